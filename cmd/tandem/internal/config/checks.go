@@ -1,0 +1,242 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/seed-6230208e/tandem/sessionstore"
+)
+
+// checks holds what the tag check names: each looks at one text that was
+// given at p and returns its final form, or what is wrong and what is allowed.
+var checks = map[string]func(p place, text string) (string, error){
+	"address":    checkAddress,
+	"cookie":     checkCookie,
+	"dir":        checkDir,
+	"file":       checkFile,
+	"host":       checkHost,
+	"key_prefix": checkKeyPrefix,
+	"origin":     checkOrigin,
+	"path":       checkPath,
+	"pattern":    checkPattern,
+	"redis":      checkRedis,
+	"target":     checkTarget,
+	"token":      checkToken,
+	"url":        checkURL,
+	"writable":   checkWritable,
+}
+
+func checkAddress(_ place, text string) (string, error) {
+	if _, _, err := splitAddress(text); err != nil {
+		return "", fmt.Errorf("%s %w; write host:port such as 127.0.0.1:8080, or :8080 for all interfaces", quote(text), err)
+	}
+	return text, nil
+}
+
+func checkTarget(_ place, text string) (string, error) {
+	host, port, err := splitAddress(text)
+	if err == nil && (host == "" || port == 0) {
+		err = errors.New("lacks a host or a port")
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s %w; write host:port such as 127.0.0.1:3306", quote(text), err)
+	}
+	return text, nil
+}
+
+func splitAddress(text string) (host string, port int, err error) {
+	host, portText, err := net.SplitHostPort(text)
+	if err != nil {
+		return "", 0, errors.New("is not an address")
+	}
+	port, err = strconv.Atoi(portText)
+	if err != nil || port < 0 || port > 65535 || portText[0] == '+' {
+		return "", 0, fmt.Errorf("has the port %s, which is no number from 0 to 65535", quote(portText))
+	}
+	if host != "" && !isHost(host) {
+		return "", 0, fmt.Errorf("has the host %s, which is neither a name nor an IP address", quote(host))
+	}
+	return host, port, nil
+}
+
+var hostName = regexp.MustCompile(`^(?i:[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\.)*(?i:[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)\.?$`)
+
+func isHost(host string) bool {
+	address, _, _ := strings.Cut(host, "%") // an IPv6 zone
+	return net.ParseIP(address) != nil || len(host) <= 253 && hostName.MatchString(host)
+}
+
+func checkHost(_ place, text string) (string, error) {
+	if !isHost(text) {
+		return "", fmt.Errorf("%s is not a host name; write a name such as api.example.test, without scheme, port and path", quote(text))
+	}
+	return strings.TrimSuffix(strings.ToLower(text), "."), nil
+}
+
+func checkPath(_ place, text string) (string, error) {
+	switch {
+	case !strings.HasPrefix(text, "/"):
+		return "", fmt.Errorf("%s does not begin with /", quote(text))
+	case strings.ContainsAny(text, "?#*"):
+		return "", fmt.Errorf("%s holds one of ? # *; a path prefix is plain text", quote(text))
+	}
+	for segment := range strings.SplitSeq(text, "/") {
+		if segment == "." || segment == ".." {
+			return "", fmt.Errorf("%s holds %q, which no request path does", quote(text), segment)
+		}
+	}
+	return text, nil
+}
+
+func checkURL(_ place, text string) (string, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
+		return "", fmt.Errorf("%s is not a URL of a server; write http://host:port or https://host:port", quote(text))
+	case u.User != nil:
+		return "", errors.New("a URL with a user name or password is not supported; write http://host:port or https://host:port")
+	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		return "", fmt.Errorf("%s holds a query or fragment; write http://host:port or https://host:port", quote(text))
+	}
+	if port := u.Port(); !isHost(u.Hostname()) || strings.HasSuffix(u.Host, ":") || port != "" && !isPort(port) {
+		return "", fmt.Errorf("%s has a bad host or port; write http://host:port or https://host:port", quote(text))
+	}
+	return text, nil
+}
+
+func isPort(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port > 0
+}
+
+func checkOrigin(_ place, text string) (string, error) {
+	if text == "*" || text == "same-origin" {
+		return text, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || !isHost(u.Hostname()) ||
+		u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || (u.Port() != "" && !isPort(u.Port())) {
+		return "", fmt.Errorf("%s is not an origin; write same-origin, * or an origin such as https://app.example.test, without a path", quote(text))
+	}
+	return strings.ToLower(text), nil
+}
+
+// checkRedis looks at the form only. The text may hold a password and is not
+// repeated in the fault.
+func checkRedis(_ place, text string) (string, error) {
+	const allowed = "redis://, rediss://, redis+sentinel://, rediss+sentinel://, redis+cluster://, rediss+cluster:// or embedded:"
+	if strings.TrimSuffix(text, ":") == "embedded" || text == "embedded://" {
+		return embedded, nil
+	}
+	scheme, rest, ok := strings.Cut(text, "://")
+	kind := strings.TrimPrefix(strings.TrimPrefix(scheme, "rediss"), "redis")
+	switch {
+	case !ok || !strings.HasPrefix(scheme, "redis") || (kind != "" && kind != "+sentinel" && kind != "+cluster"):
+		return "", errors.New("is not a Redis URL; write one that begins with " + allowed)
+	case rest == "" || strings.HasPrefix(rest, "/"):
+		return "", errors.New("names no Redis host; write redis://host:6379/0")
+	}
+	return text, nil
+}
+
+// A cookie's name is a token of RFC 9110.
+var cookieName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")
+
+func checkCookie(_ place, text string) (string, error) {
+	if !cookieName.MatchString(text) {
+		return "", fmt.Errorf("%s is not a cookie name; write letters, digits, - and _", quote(text))
+	}
+	return text, nil
+}
+
+func checkKeyPrefix(_ place, text string) (string, error) {
+	if strings.ContainsAny(text, "{}*?[]\\ \t\r\n") || strings.HasPrefix(text, "tandem:") {
+		return "", fmt.Errorf(`%s cannot be a key prefix: it must not hold spaces or any of { } * ? [ ] \, nor begin with tandem:`, quote(text))
+	}
+	return text, nil
+}
+
+func checkPattern(_ place, text string) (string, error) {
+	if _, err := sessionstore.ParsePatterns([]string{text}); err != nil {
+		return "", fmt.Errorf("%s is not a pattern: %w; write an attribute name such as user.name, or chat.*", quote(text), err)
+	}
+	return text, nil
+}
+
+func checkWritable(p place, text string) (string, error) {
+	if _, err := checkPattern(p, text); err != nil {
+		return "", err
+	}
+	patterns, err := sessionstore.ParsePatterns([]string{text})
+	if err != nil {
+		return "", err
+	}
+	for _, identity := range []string{"user.id", "user.name"} {
+		if patterns.Match(identity) {
+			return "", fmt.Errorf("%s would let page scripts write %s, which says who is logged in; write narrower patterns such as chat.*", quote(text), identity)
+		}
+	}
+	return text, nil
+}
+
+// resolve makes a path that was given at p ready to be opened.
+func (p place) resolve(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(p.dir, name)
+}
+
+func checkFile(p place, text string) (string, error) {
+	name := p.resolve(text)
+	f, err := os.Open(name)
+	if err != nil {
+		return "", fmt.Errorf("the file %s cannot be read: %w; it must be there, paths are relative to the configuration file", quote(text), reason(err))
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.IsDir() {
+		return "", fmt.Errorf("%s is a directory; a file is wanted", quote(text))
+	}
+	return name, nil
+}
+
+func checkToken(p place, text string) (string, error) {
+	name, err := checkFile(p, text)
+	if err != nil {
+		return "", err
+	}
+	if token, err := os.ReadFile(name); err != nil {
+		return "", fmt.Errorf("the file %s cannot be read: %w", quote(text), reason(err))
+	} else if strings.TrimSpace(string(token)) == "" {
+		return "", fmt.Errorf("the file %s is empty; it must hold the token", quote(text))
+	}
+	return name, nil
+}
+
+func checkDir(p place, text string) (string, error) {
+	name := p.resolve(text)
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", fmt.Errorf("the directory %s cannot be read: %w; it must be there, paths are relative to the configuration file", quote(text), reason(err))
+	}
+	if !info.IsDir() {
+		return "", fmt.Errorf("%s is a file; a directory is wanted", quote(text))
+	}
+	return name, nil
+}
+
+// reason strips the path, which the message names already.
+func reason(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}

@@ -1,0 +1,189 @@
+// Package config is Tandem's configuration: the YAML file, the environment
+// variables and flags that override it, and the checks that name every fault
+// together with its place.
+//
+// The struct tags below are the one source of all of it: yaml (key), default,
+// auto (a default that depends on other settings, in words), enum, min, max,
+// check (see checks), required, flag and doc. docs/CONFIGURATION.md is
+// generated from them.
+package config
+
+import "time"
+
+// Config is the whole configuration. Load fills every field; the values it
+// returns are valid and are not changed afterwards. Paths of files are
+// relative to the working directory or absolute, ready to be opened.
+type Config struct {
+	Redis           string        `yaml:"redis" default:"embedded:" flag:"--redis" check:"redis" doc:"Where sessions, documents and everything else that replicas share is kept. One of \"redis://[user:password@]host[:port][/db]\", \"rediss://…\" (TLS), \"redis+sentinel://host1:26379,host2:26379/master[/db]\", \"redis+cluster://host1:7000,host2:7001\" (with rediss+ for TLS), or \"embedded:\": a Redis inside this process that forgets everything when it ends."`
+	RedisCheckEvery time.Duration `yaml:"redis_check_every" default:"20s" min:"0s" doc:"A connection that was idle for longer is pinged before it is used, and replaced when that fails. 0s: never."`
+	Session         Session       `yaml:"session" doc:"Cookie sessions: their form in Redis and how long they live."`
+	Listeners       []Listener    `yaml:"listeners" doc:"The addresses Tandem answers on, and what is behind each."`
+	Origins         []string      `yaml:"origins" default:"same-origin" check:"origin" doc:"Which pages may open sockets, of documents and pairs alike: \"same-origin\", full origins such as \"https://app.example.test\", or \"*\" for all. A client that sends no Origin is no browser and is let through."`
+	Documents       Documents     `yaml:"documents" doc:"Shared documents over WebSockets."`
+	Limits          Limits        `yaml:"limits" doc:"What one client may take. Rates are per connection with a burst of twice the rate; counts hold over all replicas; 0: no limit."`
+	Pairs           Pairs         `yaml:"pairs" doc:"Pairs of sockets, \"left/ID\" and \"right/ID\"."`
+	Webapp          Webapp        `yaml:"webapp" doc:"The web app's pages."`
+	Admin           Admin         `yaml:"admin" doc:"The listener for operators: health, metrics, profiles, and the admin API."`
+	Drain           Drain         `yaml:"drain" doc:"What happens between SIGTERM and the end of the process."`
+	Log             Log           `yaml:"log" doc:"Logs, on standard error."`
+
+	source Source
+}
+
+// Session is the part of the configuration about cookie sessions.
+type Session struct {
+	Cookie          string        `yaml:"cookie" auto:"\"__Host-tandem\" when a listener has tls or secure is always, else \"tandem\"" check:"cookie" doc:"Name of the session cookie. Names that begin with \"__Host-\" or \"__Secure-\" need TLS: browsers take them over nothing else."`
+	Secure          string        `yaml:"secure" default:"auto" enum:"auto|always" doc:"auto: the cookie is Secure when at least one listener has tls; listeners without tls then never see a session, since browsers do not send it there. always: Secure although no listener has tls, for a TLS-terminating balancer in front."`
+	Serializer      string        `yaml:"serializer" default:"json" enum:"json|gob" doc:"How session values are stored. gob is the default of redisstore/v9."`
+	KeyPrefix       string        `yaml:"key_prefix" default:"session:" check:"key_prefix" doc:"What the Redis keys of session values begin with; \"session:\" is the default of redisstore/v9."`
+	IdleTimeout     time.Duration `yaml:"idle_timeout" default:"30m" auto:"30m, or absolute_timeout if that is shorter" min:"1s" doc:"A session without page loads and socket traffic for this long ends."`
+	AbsoluteTimeout time.Duration `yaml:"absolute_timeout" default:"12h" auto:"12h, or idle_timeout if that is longer" min:"1s" doc:"A session ends this long after it began, used or not."`
+	TouchEvery      time.Duration `yaml:"touch_every" default:"1m" auto:"1m, or a tenth of idle_timeout if that is shorter" min:"0s" doc:"At most one write of the time to live a session and interval. 0s: on every request."`
+	VerifyEvery     time.Duration `yaml:"verify_every" default:"5s" auto:"5s, or max_unverified if that is shorter" min:"100ms" max:"10m" doc:"Sockets re-check their sessions this often: the longest time that a missed logout stays unnoticed."`
+	MaxUnverified   time.Duration `yaml:"max_unverified" default:"5m" auto:"5m, or verify_every if that is longer" min:"100ms" doc:"When Redis is away for longer, sockets close with 4503."`
+	ClientReadable  []string      `yaml:"client_readable" default:"user.name,chat.*" check:"pattern" doc:"Attributes that page scripts may read through the API and sockets; \"*\" stands for any run of characters."`
+	ClientWritable  []string      `yaml:"client_writable" default:"chat.*" check:"writable" doc:"Attributes that page scripts may write. Never a pattern that covers \"user.id\" or \"user.name\"."`
+}
+
+// Listener is one address. At most one of Routes, Upstream, Files and TCP is
+// set; Load puts the web app's routes into one that has none.
+type Listener struct {
+	Address  string    `yaml:"address" required:"true" check:"address" flag:"--listen" doc:"host:port; without a host, all interfaces. Port 0: any free port."`
+	TLS      *TLS      `yaml:"tls" doc:"Serve TLS. Left out: plain."`
+	Routes   []Route   `yaml:"routes" auto:"the documents, the pairs and the web app" doc:"What is served where; the first route that matches wins."`
+	Upstream *Upstream `yaml:"upstream" doc:"Instead of routes: everything goes to these upstream servers."`
+	Files    *Files    `yaml:"files" doc:"Instead of routes: everything is files."`
+	TCP      *TCP      `yaml:"tcp" doc:"Instead of routes: no HTTP; bytes are passed to a server as they come."`
+}
+
+// TLS names a certificate in PEM form and its key.
+type TLS struct {
+	Cert string `yaml:"cert" required:"true" check:"file" doc:"File with the certificate and its chain, PEM."`
+	Key  string `yaml:"key" required:"true" check:"file" doc:"File with the private key, PEM."`
+}
+
+// Route says what answers requests for a host and path prefix. Exactly one
+// of Use, Files and Upstream is set.
+type Route struct {
+	Host     string    `yaml:"host" auto:"any" check:"host" doc:"Requests for this host only, whatever the port."`
+	Path     string    `yaml:"path" default:"/" check:"path" doc:"Requests whose path begins with this."`
+	Use      string    `yaml:"use" enum:"documents|pairs|webapp" doc:"A part of Tandem."`
+	Files    *Files    `yaml:"files" doc:"Static files."`
+	Upstream *Upstream `yaml:"upstream" doc:"Servers of yours."`
+}
+
+// Files is a directory that is served.
+type Files struct {
+	Root string `yaml:"root" required:"true" check:"dir" doc:"Directory; what follows the route's path is looked up in it. Nothing outside is served, by symbolic link neither."`
+	SPA  bool   `yaml:"spa" default:"false" doc:"Answer with the root's index.html where there is no such file, for single-page applications."`
+}
+
+// TCP is a server that raw connections are passed to.
+type TCP struct {
+	Target string `yaml:"target" required:"true" check:"target" doc:"host:port."`
+}
+
+// Upstream is a set of servers with the same content.
+type Upstream struct {
+	Targets       []string `yaml:"targets" required:"true" check:"url" doc:"URLs of the servers: http:// or https://, host and port."`
+	Login         string   `yaml:"login" default:"none" enum:"none|required" doc:"required: requests without a logged-in user are answered 401, or sent to the login page."`
+	Balance       string   `yaml:"balance" default:"least-requests" enum:"least-requests|round-robin|session-hash" doc:"Which target gets a request. session-hash: the same for all requests of a session, while it is healthy."`
+	Health        *Health  `yaml:"health" doc:"Ask the targets whether they are well. Left out: only failures of real requests count."`
+	Timeouts      Timeouts `yaml:"timeouts" doc:"How long to wait for a target."`
+	Retries       int      `yaml:"retries" default:"1" min:"0" max:"10" doc:"How many other targets a request is tried on that one could not be reached for, or that is safe to repeat."`
+	ForwardCookie bool     `yaml:"forward_cookie" default:"false" doc:"Pass the session cookie on. Targets learn the user from X-Tandem-User without it."`
+	StripPrefix   bool     `yaml:"strip_prefix" default:"false" doc:"Take the route's path off before the request is passed on. Off: targets see the path as it came."`
+}
+
+// Health is an active check of upstream targets.
+type Health struct {
+	Path     string        `yaml:"path" default:"/" check:"path" doc:"Path that answers 2xx or 3xx when the target is well."`
+	Interval time.Duration `yaml:"interval" default:"10s" min:"100ms" doc:"Time between two checks of a target."`
+	Timeout  time.Duration `yaml:"timeout" default:"2s" min:"1ms" doc:"An answer that takes longer is none."`
+}
+
+// Timeouts bound the parts of an exchange with an upstream target.
+type Timeouts struct {
+	Connect        time.Duration `yaml:"connect" default:"5s" min:"1ms" doc:"Until the connection stands."`
+	ResponseHeader time.Duration `yaml:"response_header" default:"30s" min:"0s" doc:"From the request to the head of the answer. 0s: no limit."`
+	Idle           time.Duration `yaml:"idle" default:"90s" min:"0s" doc:"How long an unused connection to a target is kept. 0s: for ever."`
+}
+
+// Documents holds the numbers of shared documents.
+type Documents struct {
+	OperationsBehind int           `yaml:"operations_behind" default:"1024" min:"1" doc:"How many operations a slow client may be behind before it is told to fetch them instead."`
+	PresenceBehind   int           `yaml:"presence_behind" default:"256" min:"1" doc:"The same for presence."`
+	Replies          int           `yaml:"replies" default:"32" min:"1" doc:"Direct replies that wait for a slow client."`
+	MaxMessage       Size          `yaml:"max_message" default:"64KiB" min:"1KiB" max:"16MiB" doc:"Longest frame a client may send."`
+	AuthTimeout      time.Duration `yaml:"auth_timeout" default:"10s" min:"100ms" doc:"Time to authenticate after the upgrade."`
+	KeepOperations   int           `yaml:"keep_operations" default:"10000" min:"1" doc:"Operations kept in Redis a document."`
+}
+
+// Limits bound what one client may take; 0 is no limit.
+type Limits struct {
+	ConnectionsPerSession int `yaml:"connections_per_session" default:"100" min:"0" doc:"Open sockets a session."`
+	ConnectionsPerUser    int `yaml:"connections_per_user" default:"1000" min:"0" doc:"Open sockets a user."`
+	FramesPerSecond       int `yaml:"frames_per_second" default:"200" min:"0" doc:"Frames of any kind."`
+	OperationsPerSecond   int `yaml:"operations_per_second" default:"100" min:"0" doc:"Operations."`
+}
+
+// Pairs is what the two sockets of a pair do.
+type Pairs struct {
+	Mode  string `yaml:"mode" default:"echo" enum:"echo|relay" doc:"echo: each message comes back numbered. relay: it goes to the other side."`
+	Login string `yaml:"login" default:"required" enum:"required|optional" doc:"Whether a side needs a logged-in user."`
+}
+
+// Webapp is what the pages allow.
+type Webapp struct {
+	Registration string `yaml:"registration" default:"first-user" enum:"first-user|open|closed" doc:"Who may register: the first user only, anybody, nobody (\"tandem users add\" works always)."`
+}
+
+// Admin is the operators' listener.
+type Admin struct {
+	Address   string `yaml:"address" default:"127.0.0.1:9090" check:"address" flag:"--admin" doc:"host:port of the listener. It has no TLS: keep it inside."`
+	TokenFile string `yaml:"token_file" auto:"none: the admin API is off" check:"token" doc:"File with the bearer token of the admin API under /admin/v1/. Health and metrics need none."`
+}
+
+// Drain is the time table of a shutdown.
+type Drain struct {
+	Timeout time.Duration `yaml:"timeout" default:"30s" min:"0s" doc:"Requests and sockets that are not done by then are cut."`
+	Spread  time.Duration `yaml:"spread" default:"10s" auto:"10s, or timeout if that is shorter" min:"0s" doc:"Sockets are asked to reconnect evenly over this time, so that they do not all come back at once."`
+}
+
+// Log is the form of the log.
+type Log struct {
+	Format string `yaml:"format" default:"text" enum:"text|json" flag:"--log-format" doc:"text for people, json for machines: then every line on standard error is one JSON object."`
+	Level  string `yaml:"level" default:"info" enum:"debug|info|warn|error" flag:"--log-level" doc:"Less important lines are left out."`
+}
+
+// CookieSecure reports whether the session cookie is Secure.
+func (c *Config) CookieSecure() bool {
+	if c.Session.Secure == "always" {
+		return true
+	}
+	for i := range c.Listeners {
+		if c.Listeners[i].TLS != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Embedded reports whether Redis lives inside this process.
+func (c *Config) Embedded() bool { return c.Redis == embedded }
+
+// Reload reads the same file, environment and flags again.
+func (c *Config) Reload() (*Config, error) { return Load(c.source) }
+
+// embedded is the Redis URL of the server inside the process.
+const embedded = "embedded:"
+
+// standardRoutes is what a listener serves that says nothing else.
+func standardRoutes() []Route {
+	return []Route{
+		{Path: "/ws/documents/", Use: "documents"},
+		{Path: "/left/", Use: "pairs"},
+		{Path: "/right/", Use: "pairs"},
+		{Path: "/", Use: "webapp"},
+	}
+}
