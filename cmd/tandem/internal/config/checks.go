@@ -74,8 +74,8 @@ func isHost(host string) bool {
 }
 
 func checkHost(_ place, text string) (string, error) {
-	if !isHost(text) {
-		return "", fmt.Errorf("%s is not a host name; write a name such as api.example.test, without scheme, port and path", quote(text))
+	if !isHost(strings.TrimPrefix(text, "*.")) {
+		return "", fmt.Errorf("%s is not a host name; write a name such as api.example.test or *.example.test, without scheme, port and path", quote(text))
 	}
 	return strings.TrimSuffix(strings.ToLower(text), "."), nil
 }
@@ -84,6 +84,8 @@ func checkPath(_ place, text string) (string, error) {
 	switch {
 	case !strings.HasPrefix(text, "/"):
 		return "", fmt.Errorf("%s does not begin with /", quote(text))
+	case strings.Contains(text, "//"):
+		return "", fmt.Errorf("%s holds an empty segment", quote(text))
 	case strings.ContainsAny(text, "?#*"):
 		return "", fmt.Errorf("%s holds one of ? # *; a path prefix is plain text", quote(text))
 	}
@@ -102,13 +104,13 @@ func checkURL(_ place, text string) (string, error) {
 		return "", fmt.Errorf("%s is not a URL of a server; write http://host:port or https://host:port", quote(text))
 	case u.User != nil:
 		return "", errors.New("a URL with a user name or password is not supported; write http://host:port or https://host:port")
-	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
-		return "", fmt.Errorf("%s holds a query or fragment; write http://host:port or https://host:port", quote(text))
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		return "", fmt.Errorf("%s holds a path, query or fragment; write http://host:port or https://host:port", quote(text))
 	}
 	if port := u.Port(); !isHost(u.Hostname()) || strings.HasSuffix(u.Host, ":") || port != "" && !isPort(port) {
 		return "", fmt.Errorf("%s has a bad host or port; write http://host:port or https://host:port", quote(text))
 	}
-	return text, nil
+	return strings.TrimSuffix(text, "/"), nil
 }
 
 func isPort(text string) bool {

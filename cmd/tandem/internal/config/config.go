@@ -14,10 +14,10 @@ import "time"
 // returns are valid and are not changed afterwards. Paths of files are
 // relative to the working directory or absolute, ready to be opened.
 type Config struct {
-	Redis           string        `yaml:"redis" default:"embedded:" flag:"--redis" check:"redis" doc:"Where sessions, documents and everything else that replicas share is kept. One of \"redis://[user:password@]host[:port][/db]\", \"rediss://…\" (TLS), \"redis+sentinel://host1:26379,host2:26379/master[/db]\", \"redis+cluster://host1:7000,host2:7001\" (with rediss+ for TLS), or \"embedded:\": a Redis inside this process that forgets everything when it ends."`
+	Redis           string        `yaml:"redis" default:"embedded:" required:"true" flag:"--redis" check:"redis" doc:"Where sessions, documents and everything else that replicas share is kept. One of \"redis://[user:password@]host[:port][/db]\", \"rediss://…\" (TLS), \"redis+sentinel://host1:26379,host2:26379/master[/db]\", \"redis+cluster://host1:7000,host2:7001\" (with rediss+ for TLS), or \"embedded:\": a Redis inside this process that forgets everything when it ends."`
 	RedisCheckEvery time.Duration `yaml:"redis_check_every" default:"20s" min:"0s" doc:"A connection that was idle for longer is pinged before it is used, and replaced when that fails. 0s: never."`
 	Session         Session       `yaml:"session" doc:"Cookie sessions: their form in Redis and how long they live."`
-	Listeners       []Listener    `yaml:"listeners" doc:"The addresses Tandem answers on, and what is behind each."`
+	Listeners       []Listener    `yaml:"listeners" auto:"one on 127.0.0.1:8080" doc:"The addresses Tandem answers on, and what is behind each."`
 	Origins         []string      `yaml:"origins" default:"same-origin" check:"origin" doc:"Which pages may open sockets, of documents and pairs alike: \"same-origin\", full origins such as \"https://app.example.test\", or \"*\" for all. A client that sends no Origin is no browser and is let through."`
 	Documents       Documents     `yaml:"documents" doc:"Shared documents over WebSockets."`
 	Limits          Limits        `yaml:"limits" doc:"What one client may take. Rates are per connection with a burst of twice the rate; counts hold over all replicas; 0: no limit."`
@@ -28,6 +28,7 @@ type Config struct {
 	Log             Log           `yaml:"log" doc:"Logs, on standard error."`
 
 	source Source
+	places *state
 }
 
 // Session is the part of the configuration about cookie sessions.
@@ -35,7 +36,7 @@ type Session struct {
 	Cookie          string        `yaml:"cookie" auto:"\"__Host-tandem\" when a listener has tls or secure is always, else \"tandem\"" check:"cookie" doc:"Name of the session cookie. Names that begin with \"__Host-\" or \"__Secure-\" need TLS: browsers take them over nothing else."`
 	Secure          string        `yaml:"secure" default:"auto" enum:"auto|always" doc:"auto: the cookie is Secure when at least one listener has tls; listeners without tls then never see a session, since browsers do not send it there. always: Secure although no listener has tls, for a TLS-terminating balancer in front."`
 	Serializer      string        `yaml:"serializer" default:"json" enum:"json|gob" doc:"How session values are stored. gob is the default of redisstore/v9."`
-	KeyPrefix       string        `yaml:"key_prefix" default:"session:" check:"key_prefix" doc:"What the Redis keys of session values begin with; \"session:\" is the default of redisstore/v9."`
+	KeyPrefix       string        `yaml:"key_prefix" default:"session:" required:"true" check:"key_prefix" doc:"What the Redis keys of session values begin with; \"session:\" is the default of redisstore/v9."`
 	IdleTimeout     time.Duration `yaml:"idle_timeout" default:"30m" auto:"30m, or absolute_timeout if that is shorter" min:"1s" doc:"A session without page loads and socket traffic for this long ends."`
 	AbsoluteTimeout time.Duration `yaml:"absolute_timeout" default:"12h" auto:"12h, or idle_timeout if that is longer" min:"1s" doc:"A session ends this long after it began, used or not."`
 	TouchEvery      time.Duration `yaml:"touch_every" default:"1m" auto:"1m, or a tenth of idle_timeout if that is shorter" min:"0s" doc:"At most one write of the time to live a session and interval. 0s: on every request."`
@@ -65,8 +66,8 @@ type TLS struct {
 // Route says what answers requests for a host and path prefix. Exactly one
 // of Use, Files and Upstream is set.
 type Route struct {
-	Host     string    `yaml:"host" auto:"any" check:"host" doc:"Requests for this host only, whatever the port."`
-	Path     string    `yaml:"path" default:"/" check:"path" doc:"Requests whose path begins with this."`
+	Host     string    `yaml:"host" auto:"any" check:"host" doc:"Requests for this host only, whatever the port; \"*.example.test\" is every name with one more label."`
+	Path     string    `yaml:"path" default:"/" required:"true" check:"path" doc:"Requests whose path begins with this, at a segment: \"/assets/\" and \"/assets\" match \"/assets/a\", not \"/assetsb\"."`
 	Use      string    `yaml:"use" enum:"documents|pairs|webapp" doc:"A part of Tandem."`
 	Files    *Files    `yaml:"files" doc:"Static files."`
 	Upstream *Upstream `yaml:"upstream" doc:"Servers of yours."`
@@ -85,7 +86,7 @@ type TCP struct {
 
 // Upstream is a set of servers with the same content.
 type Upstream struct {
-	Targets       []string `yaml:"targets" required:"true" check:"url" doc:"URLs of the servers: http:// or https://, host and port."`
+	Targets       []string `yaml:"targets" required:"true" check:"url" doc:"URLs of the servers: http:// or https://, host and port only."`
 	Login         string   `yaml:"login" default:"none" enum:"none|required" doc:"required: requests without a logged-in user are answered 401, or sent to the login page."`
 	Balance       string   `yaml:"balance" default:"least-requests" enum:"least-requests|round-robin|session-hash" doc:"Which target gets a request. session-hash: the same for all requests of a session, while it is healthy."`
 	Health        *Health  `yaml:"health" doc:"Ask the targets whether they are well. Left out: only failures of real requests count."`
@@ -97,7 +98,7 @@ type Upstream struct {
 
 // Health is an active check of upstream targets.
 type Health struct {
-	Path     string        `yaml:"path" default:"/" check:"path" doc:"Path that answers 2xx or 3xx when the target is well."`
+	Path     string        `yaml:"path" default:"/" required:"true" check:"path" doc:"Path that answers 2xx or 3xx when the target is well."`
 	Interval time.Duration `yaml:"interval" default:"10s" min:"100ms" doc:"Time between two checks of a target."`
 	Timeout  time.Duration `yaml:"timeout" default:"2s" min:"1ms" doc:"An answer that takes longer is none."`
 }
@@ -105,8 +106,8 @@ type Health struct {
 // Timeouts bound the parts of an exchange with an upstream target.
 type Timeouts struct {
 	Connect        time.Duration `yaml:"connect" default:"5s" min:"1ms" doc:"Until the connection stands."`
-	ResponseHeader time.Duration `yaml:"response_header" default:"30s" min:"0s" doc:"From the request to the head of the answer. 0s: no limit."`
-	Idle           time.Duration `yaml:"idle" default:"90s" min:"0s" doc:"How long an unused connection to a target is kept. 0s: for ever."`
+	ResponseHeader time.Duration `yaml:"response_header" default:"60s" min:"1ms" doc:"From the last byte of the request to the head of the answer."`
+	Idle           time.Duration `yaml:"idle" auto:"90s for a connection kept for reuse, no limit within an answer" min:"0s" doc:"How long a connection to a target may carry no byte: kept for reuse, within an answer, or upgraded."`
 }
 
 // Documents holds the numbers of shared documents.
@@ -140,7 +141,7 @@ type Webapp struct {
 
 // Admin is the operators' listener.
 type Admin struct {
-	Address   string `yaml:"address" default:"127.0.0.1:9090" check:"address" flag:"--admin" doc:"host:port of the listener. It has no TLS: keep it inside."`
+	Address   string `yaml:"address" default:"127.0.0.1:9090" check:"address" flag:"--admin" doc:"host:port of the listener. It has no TLS: keep it inside. Empty: no such listener."`
 	TokenFile string `yaml:"token_file" auto:"none: the admin API is off" check:"token" doc:"File with the bearer token of the admin API under /admin/v1/. Health and metrics need none."`
 }
 
@@ -174,6 +175,13 @@ func (c *Config) Embedded() bool { return c.Redis == embedded }
 
 // Reload reads the same file, environment and flags again.
 func (c *Config) Reload() (*Config, error) { return Load(c.source) }
+
+// Fault describes what another package found wrong with the value at path,
+// "listeners[0].address", at the place where it was given.
+func (c *Config) Fault(path, message string) Fault {
+	p := c.places.placeOf(path)
+	return Fault{Where: p.where, Line: p.line, Column: p.column, Message: path + ": " + message}
+}
 
 // embedded is the Redis URL of the server inside the process.
 const embedded = "embedded:"

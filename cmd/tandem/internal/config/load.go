@@ -36,9 +36,9 @@ func Load(src Source) (*Config, error) {
 	if src.File == "" {
 		src.File = src.Getenv("TANDEM_CONFIG")
 	}
-	c := &Config{source: src}
-	fillDefaults(reflect.ValueOf(c).Elem())
 	s := newState()
+	c := &Config{source: src, places: s}
+	fillDefaults(reflect.ValueOf(c).Elem())
 	if src.File != "" {
 		text, err := os.ReadFile(src.File)
 		if err != nil {
