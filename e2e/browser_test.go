@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
-
-	"github.com/seed-6230208e/tandem/internal/redistest"
 )
 
 // browser starts Chromium and returns one window's context; more windows come from chromedp.NewContext on it.
@@ -26,23 +24,35 @@ func browser(t *testing.T) context.Context {
 	if path == "" {
 		t.Fatal("no Chromium found: run `make deps`, or set CHROMIUM")
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(1200, 900),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WSURLReadTimeout(60*time.Second))
-	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.WindowSize(1200, 900), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
+	return window(t, ctx)
+}
+
+// window opens a window: of a new browser on an allocator's context, of the same browser on another window's.
+func window(t *testing.T, parent context.Context) context.Context {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(parent)
 	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatal(err)
+	}
 	return ctx
 }
 
+type action = chromedp.Action[chromedp.Void]
+
 // step runs actions in a window, with a limit.
-func step(t *testing.T, window context.Context, what string, actions ...chromedp.Action) {
+func step(t *testing.T, window context.Context, what string, actions ...action) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(window, 30*time.Second)
 	defer cancel()
-	if err := chromedp.Run(ctx, actions...); err != nil {
+	if err := chromedp.Do(ctx, actions...); err != nil {
 		screenshot(t, window, "failed")
-		t.Fatalf("%s: %v", what, err)
+		html, _ := chromedp.Run(window, chromedp.Evaluate[string](`document.body.innerText`))
+		t.Fatalf("%s: %v; the page says:\n%s", what, err, html)
 	}
 }
 
@@ -55,8 +65,8 @@ func screenshot(t *testing.T, window context.Context, name string) {
 	}
 	ctx, cancel := context.WithTimeout(window, 10*time.Second)
 	defer cancel()
-	var png []byte
-	if err := chromedp.Run(ctx, chromedp.CaptureScreenshot(&png)); err != nil {
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
 		t.Logf("screenshot %s: %v", name, err)
 		return
 	}
@@ -65,8 +75,9 @@ func screenshot(t *testing.T, window context.Context, name string) {
 	}
 }
 
-func textContains(selector, want string) chromedp.Action {
-	return chromedp.Poll(`(() => { const e = document.querySelector(`+quote(selector)+`); return e && (e.innerText + (e.value || "")).includes(`+quote(want)+`); })()`, nil, chromedp.WithPollingTimeout(15*time.Second))
+// shows waits until the element's text or value contains want.
+func shows(selector, want string) action {
+	return chromedp.Poll[chromedp.Void](`(() => { const e = document.querySelector(` + quote(selector) + `); return !!e && ((e.innerText || "") + (e.value || "")).includes(` + quote(want) + `); })()`)
 }
 
 func quote(s string) string {

@@ -270,4 +270,3 @@ func wait(t *testing.T, d time.Duration) {
 	case <-t.Context().Done():
 	}
 }
-
