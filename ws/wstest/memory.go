@@ -37,10 +37,10 @@ type document struct {
 	snapshotSeq uint64
 	snapshot    []byte
 	seen        map[string]uint64 // user NUL id → seq
-	members     map[string]member
+	members     map[string]presentMember
 }
 
-type member struct {
+type presentMember struct {
 	ws.Member
 	replica string
 }
@@ -193,7 +193,7 @@ func (r *Replica) Announce(ctx context.Context, id string, change ws.PresenceCha
 	}
 	d := r.network.documentLocked(id)
 	for _, m := range slices.Concat(change.Joined, change.Updated) {
-		d.members[m.ConnectionID] = member{m, r.name}
+		d.members[m.ConnectionID] = presentMember{m, r.name}
 	}
 	for _, m := range change.Left {
 		delete(d.members, m.ConnectionID)
@@ -263,7 +263,7 @@ func (n *Network) announceLocked(id string, deliver func(ws.Receiver)) {
 func (n *Network) documentLocked(id string) *document {
 	d := n.documents[id]
 	if d == nil {
-		d = &document{seen: map[string]uint64{}, members: map[string]member{}}
+		d = &document{seen: map[string]uint64{}, members: map[string]presentMember{}}
 		n.documents[id] = d
 		n.epochs++
 		d.epoch = fmt.Sprintf("epoch%d", n.epochs)
