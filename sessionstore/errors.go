@@ -27,6 +27,9 @@ var (
 	// ErrReserved: an attribute name under "tandem." was written by a caller.
 	ErrReserved = errors.New(`attribute names under "tandem." are reserved`)
 
+	// ErrValue: the serializer cannot hold this attribute.
+	ErrValue = errors.New("value cannot be stored in a session")
+
 	// ErrTooLarge: the serialized session would exceed Config.MaxBytes.
 	ErrTooLarge = errors.New("session too large")
 )

@@ -1,0 +1,306 @@
+package sessionstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Factory gives the sessions in one Redis. All methods are safe for
+// concurrent use. They return ErrUnavailable when Redis does not answer, and
+// the error of ctx when the caller gave up.
+type Factory struct {
+	// Fixed after construction.
+	rdb     redis.UniversalClient
+	cfg     Config // zeros replaced
+	codec   codec
+	log     *slog.Logger
+	metrics *factoryMetrics
+
+	indexed indexed
+}
+
+// New returns a factory; it does not need Redis to be there. The client
+// stays the caller's.
+func New(rdb redis.UniversalClient, cfg Config) (*Factory, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	m, err := newFactoryMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("sessionstore: metrics: %w", err)
+	}
+	return &Factory{rdb: rdb, cfg: cfg, codec: newCodec(cfg.Serializer), log: cfg.Logger, metrics: m}, nil
+}
+
+// New returns a session that is not stored. Save stores it, under a new
+// random ID.
+func (f *Factory) New() *Session { return &Session{f: f} }
+
+// Load returns the session that a client presents by ID, and counts as its
+// activity. An ID that was replaced lately leads to the session by its new
+// one (see [Session.Renewed]). A session of an application that knows nothing
+// of Tandem is given a handle.
+//
+// It returns ErrNotFound for an ID that nobody was given, without asking
+// Redis when it has not even the form of one; an *EndedError; ErrUndecodable.
+func (f *Factory) Load(ctx context.Context, id string) (*Session, error) {
+	s, err := f.load(ctx, id, presented)
+	f.metrics.loaded(err)
+	if errors.Is(err, ErrNotFound) {
+		f.log.InfoContext(ctx, "unknown session ID presented", "well_formed", ValidID(id))
+	}
+	return s, err
+}
+
+// LoadHandle returns the session that has this handle now. It does not count
+// as activity. Errors are those of Load.
+func (f *Factory) LoadHandle(ctx context.Context, handle string) (*Session, error) {
+	id, err := f.idOf(ctx, handle)
+	if err != nil {
+		return nil, err
+	}
+	return f.follow(ctx, id)
+}
+
+// follow loads a session for code that was bound to it before: by whatever
+// ID it has now, and without counting as activity.
+func (f *Factory) follow(ctx context.Context, id string) (*Session, error) {
+	return f.load(ctx, id, bound)
+}
+
+// claim is by what right a session is loaded.
+type claim int
+
+const (
+	// presented: a client sent the ID. A rotation is followed within its
+	// grace, and never past a login.
+	presented claim = iota
+	// bound: the server knows that it means this session, whatever its ID.
+	bound
+)
+
+// maxHops ends following rotations; IDs are random, so that only a Redis
+// that was tampered with leads in a circle.
+const maxHops = 100
+
+func (f *Factory) load(ctx context.Context, id string, by claim) (*Session, error) {
+	if !ValidID(id) {
+		return nil, ErrNotFound
+	}
+	s := &Session{f: f}
+	for range maxHops {
+		value, stone, left, err := f.read(ctx, id)
+		switch {
+		case err != nil:
+			return nil, err
+		case stone != "":
+			if value != nil {
+				f.bury(ctx, id, stone)
+			}
+			if id, err = f.heirOf(ctx, id, stone, by); err != nil {
+				return nil, err
+			}
+			s.renewed = true
+			continue
+		case value == nil:
+			return nil, ErrNotFound
+		}
+		s.stored = stored{id: id, idleEnd: time.Now().Add(max(left, 0))}
+		if err := s.rebase(value); err != nil {
+			return nil, err
+		}
+		if !s.identified() {
+			if err := s.adopt(ctx); errors.Is(err, errReread) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		if err := f.admit(ctx, s, left, by); err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+	return nil, ErrNotFound
+}
+
+// errReread: the session changed its ID or ended between two steps.
+var errReread = errors.New("sessionstore: read again")
+
+// read gets an ID's value and tombstone and the value's TTL, negative when
+// there is none, in one round trip.
+func (f *Factory) read(ctx context.Context, id string) ([]byte, tombstone, time.Duration, error) {
+	pipe := f.rdb.Pipeline()
+	both := pipe.MGet(ctx, f.valueKey(id), f.endKey(id))
+	ttl := pipe.PTTL(ctx, f.valueKey(id))
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, "", 0, storeError(err)
+	}
+	value, stone := halves(both.Val())
+	return value, stone, ttl.Val(), nil
+}
+
+// halves reads the answer to MGET of a value and its tombstone.
+func halves(answer []any) ([]byte, tombstone) {
+	var value []byte
+	if v, ok := answer[0].(string); ok {
+		value = []byte(v)
+	}
+	stone, _ := answer[1].(string)
+	return value, tombstone(stone)
+}
+
+// bury deletes a value that a late writer brought back. The load has its
+// answer already; what stays is deleted at next sight.
+func (f *Factory) bury(ctx context.Context, id string, stone tombstone) {
+	keys := []string{f.valueKey(id), f.endKey(id), f.sidKey(id)}
+	if _, err := f.run(ctx, endScript, keys, string(stone.reason()), ms(f.cfg.AbsoluteTimeout), ""); err != nil {
+		f.log.WarnContext(ctx, "value of an ended session not deleted", "err", err)
+		return
+	}
+	f.metrics.buried.Inc()
+}
+
+// heirOf returns the ID that replaced id, if it may be followed by this
+// claim, else the *EndedError.
+func (f *Factory) heirOf(ctx context.Context, id string, stone tombstone, by claim) (string, error) {
+	heir, ok := stone.heir()
+	if !ok {
+		return "", &EndedError{Reason: stone.reason()}
+	}
+	if by == bound {
+		return heir, nil
+	}
+	next, err := f.rdb.Get(ctx, f.nextKey(id)).Result()
+	if err != nil && !isNil(err) {
+		return "", storeError(err)
+	}
+	if next != heir {
+		return "", &EndedError{Reason: ReasonRotated}
+	}
+	return heir, nil
+}
+
+// admit is what remains to be done for a session that was found: the end of
+// its absolute life, its activity, its place in the user's index.
+func (f *Factory) admit(ctx context.Context, s *Session, left time.Duration, by claim) error {
+	now := time.Now()
+	if !now.Before(s.ExpiresAt()) {
+		if err := f.end(ctx, s.id, s.handle, ReasonExpired); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return &EndedError{Reason: ReasonExpired}
+	}
+	if by != presented {
+		return nil
+	}
+	// The session is there whatever becomes of the following.
+	if f.touchDue(&s.stored, left, now) {
+		if err := f.touch(ctx, s); err != nil {
+			f.log.WarnContext(ctx, "session not touched", "session", s.handle, "err", err)
+		}
+	} else if !f.indexed.has(s.handle, s.UserID()) {
+		f.index(ctx, s)
+	}
+	return nil
+}
+
+// Update loads a session, lets fn change it and saves it. When somebody else
+// wrote meanwhile, fn runs again on the newest state, until the save
+// succeeds or ctx ends; so fn may read an attribute and set it to what
+// follows from it. Its error ends the update and is returned as it is.
+func (f *Factory) Update(ctx context.Context, id string, fn func(*Session) error) (*Session, error) {
+	s, err := f.Load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return s.update(ctx, presented, fn)
+}
+
+// updateFollowing is Update for code that was bound to the session before.
+func (f *Factory) updateFollowing(ctx context.Context, id string, fn func(*Session) error) (*Session, error) {
+	s, err := f.follow(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return s.update(ctx, bound, fn)
+}
+
+func (s *Session) update(ctx context.Context, by claim, fn func(*Session) error) (*Session, error) {
+	if err := fn(s); err != nil {
+		return nil, err
+	}
+	if err := s.write(ctx, by, fn); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// glimpse is what Redis holds for one ID: the value, nil if there is none,
+// and why the ID ended, if it did. ReasonRotated: the session lives on under
+// another ID.
+type glimpse struct {
+	raw   []byte
+	ended Reason
+}
+
+// peek reads many IDs at once, in the order of ids and without any effect.
+func (f *Factory) peek(ctx context.Context, ids []string) ([]glimpse, error) {
+	const batch = 256
+	_, cluster := f.rdb.(*redis.ClusterClient)
+	glimpses := make([]glimpse, 0, len(ids))
+	for len(ids) > 0 {
+		some := ids[:min(batch, len(ids))]
+		ids = ids[len(some):]
+		read := f.peekBatch
+		if cluster { // one MGET reads one slot
+			read = f.peekSlots
+		}
+		answer, err := read(ctx, some)
+		if err != nil {
+			return nil, err
+		}
+		for i := range some {
+			value, stone := halves(answer[2*i:])
+			g := glimpse{raw: value}
+			if stone != "" {
+				g.ended = stone.reason()
+			}
+			glimpses = append(glimpses, g)
+		}
+	}
+	return glimpses, nil
+}
+
+func (f *Factory) peekBatch(ctx context.Context, ids []string) ([]any, error) {
+	keys := make([]string, 0, 2*len(ids))
+	for _, id := range ids {
+		keys = append(keys, f.valueKey(id), f.endKey(id))
+	}
+	answer, err := f.rdb.MGet(ctx, keys...).Result()
+	return answer, storeError(err)
+}
+
+func (f *Factory) peekSlots(ctx context.Context, ids []string) ([]any, error) {
+	cmds := make([]*redis.SliceCmd, len(ids))
+	_, err := f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, id := range ids {
+			cmds[i] = p.MGet(ctx, f.valueKey(id), f.endKey(id))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, storeError(err)
+	}
+	answer := make([]any, 0, 2*len(ids))
+	for _, cmd := range cmds {
+		answer = append(answer, cmd.Val()...)
+	}
+	return answer, nil
+}

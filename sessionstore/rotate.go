@@ -1,0 +1,142 @@
+package sessionstore
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+)
+
+// Rotate gives the session a new ID and stores this copy's changes with it.
+// The handle and all that hangs on it stay. Afterwards the client's cookie
+// must be set again.
+//
+// With a login the user's attributes are part of the same write and the
+// absolute lifetime starts anew; the old ID is worth nothing at once. Without
+// one (a privilege changed) it leads here for Config.Grace.
+//
+// Errors are those of Save; a login in a session of another user is refused
+// (see [Factory.Login]). After ErrUnavailable it is not known which ID
+// the session has; handle-based calls find it.
+func (s *Session) Rotate(ctx context.Context, login *Login) error {
+	return s.rotate(ctx, login)
+}
+
+// rotate crosses two Cluster slots, so that no single script can do it. The
+// new value is prepared first, and short-lived until the old ID's slot has
+// decided: whoever ends the session before finds the old ID and prevents the
+// rotation, whoever ends it after finds the heir.
+func (s *Session) rotate(ctx context.Context, login *Login) error {
+	for range maxHops {
+		if err := s.applyLogin(login); err != nil {
+			return err
+		}
+		if s.IsNew() {
+			return s.create(ctx)
+		}
+		heir, r, err := s.tryRotate(ctx, login)
+		if err != nil {
+			return err
+		}
+		switch r.outcome {
+		case done:
+			return s.promote(ctx, heir, login)
+		case conflict:
+			err = s.rebase([]byte(r.detail))
+		case ended:
+			err = s.moveTo(ctx, tombstone(r.detail), login)
+		case absent:
+			err = ErrNotFound
+		default:
+			err = r.unexpected("rotate")
+		}
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return storeError(err)
+		}
+	}
+	return fmt.Errorf("sessionstore: gave up after %d attempts", maxHops)
+}
+
+// tryRotate prepares an heir and asks the old ID's slot to give way to it.
+// The heir is a copy: this one stays on the old ID.
+func (s *Session) tryRotate(ctx context.Context, login *Login) (*Session, reply, error) {
+	f := s.f
+	heir := *s
+	if err := heir.createAs(ctx, NewID(), provisionalTTL); err != nil {
+		return nil, reply{}, err
+	}
+	grace := f.cfg.Grace
+	if login != nil {
+		grace = 0 // who knew the ID before the login must not be logged in by it
+	}
+	r, err := f.run(ctx, rotateScript,
+		[]string{f.valueKey(s.id), f.endKey(s.id), f.nextKey(s.id), f.sidKey(s.id), f.wroteKey(s.id, rand.Text())},
+		s.raw, heir.id, ms(grace), ms(f.cfg.AbsoluteTimeout), ms(wroteTTL), announcement(newsRotated, s.handle))
+	if err != nil {
+		return nil, reply{}, err // it may have happened: the heir must stay
+	}
+	if r.outcome != done {
+		f.discard(ctx, heir.id)
+	}
+	return &heir, r, nil
+}
+
+// discard deletes an heir that nobody has heard of. Left alone it expires.
+func (f *Factory) discard(ctx context.Context, id string) {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if err := f.rdb.Del(ctx, f.valueKey(id), f.sidKey(id)).Err(); err != nil {
+		f.log.DebugContext(ctx, "prepared session not deleted", "err", err)
+	}
+}
+
+// promote makes this copy its heir and gives the heir its full life. If that
+// fails the next load does it.
+func (s *Session) promote(ctx context.Context, heir *Session, login *Login) error {
+	f := s.f
+	s.stored, s.changes, s.renewed = heir.stored, nil, true
+	f.metrics.rotated(login)
+	f.log.InfoContext(ctx, "session rotated", "session", s.handle, "user", s.UserID())
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	left, err := f.touchStored(ctx, []*stored{&s.stored}, 0)
+	switch {
+	case err != nil:
+		f.log.WarnContext(ctx, "rotated session not touched", "session", s.handle, "err", err)
+	case left[0] < 0:
+		if _, err := f.follow(ctx, s.id); err != nil {
+			return err // ended since
+		}
+	default:
+		s.idleEnd = time.Now().Add(left[0])
+	}
+	f.index(ctx, s)
+	return nil
+}
+
+// moveTo goes on with the session that replaced the one this copy is of. To
+// one that a login replaced only its own user may, who logs in right now:
+// the form was sent twice.
+func (s *Session) moveTo(ctx context.Context, stone tombstone, login *Login) error {
+	by := presented
+	if login != nil {
+		by = bound
+	}
+	id, err := s.f.heirOf(ctx, s.id, stone, by)
+	if err != nil {
+		return err
+	}
+	newest, err := s.f.follow(ctx, id)
+	if err != nil {
+		return err
+	}
+	if login != nil && !newest.openTo(login) {
+		return &EndedError{Reason: ReasonRotated}
+	}
+	pending := s.changes
+	s.stored, s.changes, s.renewed = newest.stored, pending, true
+	return s.rebase(newest.raw)
+}

@@ -1,0 +1,118 @@
+package sessionstore
+
+import (
+	"bytes"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/gorilla/sessions"
+)
+
+// Serializer turns a session's Values into the stored bytes and back. It is
+// redisstore's SessionSerializer, so that the one an existing application
+// uses fits here too. Both methods may be called concurrently.
+type Serializer interface {
+	Serialize(*sessions.Session) ([]byte, error)
+	Deserialize([]byte, *sessions.Session) error
+}
+
+// JSON stores one flat object, attribute names as its keys. Numbers decode
+// to float64 as encoding/json does it, but for those that float64 would
+// change (integers beyond 2^53): they decode to json.Number.
+func JSON() Serializer { return jsonSerializer{} }
+
+// Gob is redisstore's default: the map of values in encoding/gob. Every
+// process that shares the sessions must have registered the types of all
+// values, other than Go's basic types and slices of them.
+func Gob() Serializer { return gobSerializer{} }
+
+type gobSerializer struct{}
+
+func (gobSerializer) Serialize(s *sessions.Session) ([]byte, error) {
+	var buf bytes.Buffer
+	if err := gob.NewEncoder(&buf).Encode(s.Values); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+func (gobSerializer) Deserialize(b []byte, s *sessions.Session) error {
+	return gob.NewDecoder(bytes.NewReader(b)).Decode(&s.Values)
+}
+
+type jsonSerializer struct{}
+
+func (jsonSerializer) Serialize(s *sessions.Session) ([]byte, error) {
+	flat := make(map[string]any, len(s.Values))
+	for key, v := range s.Values {
+		name, ok := key.(string)
+		if !ok {
+			return nil, fmt.Errorf("a JSON session cannot hold the attribute %v: its name is a %T", key, key)
+		}
+		flat[name] = v
+	}
+	return json.Marshal(flat)
+}
+
+func (jsonSerializer) Deserialize(b []byte, s *sessions.Session) error {
+	attrs, err := splitObject(b)
+	if err != nil {
+		return err
+	}
+	if s.Values == nil {
+		s.Values = make(map[any]any, len(attrs))
+	}
+	for _, a := range attrs {
+		if s.Values[a.key], err = decodeJSON(a.cell.(json.RawMessage)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decodeJSON decodes one value without changing any number in it.
+func decodeJSON(raw json.RawMessage) (any, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return nil, err
+	}
+	return plainNumbers(v), nil
+}
+
+// plainNumbers replaces every json.Number in v with a float64, but for the
+// integers that this would change.
+func plainNumbers(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		return plainNumber(v)
+	case []any:
+		for i := range v {
+			v[i] = plainNumbers(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = plainNumbers(v[k])
+		}
+	}
+	return v
+}
+
+func plainNumber(n json.Number) any {
+	f, err := n.Float64()
+	if err != nil { // beyond float64
+		return n
+	}
+	integer := !strings.ContainsAny(n.String(), ".eE")
+	if integer && n.String() != strconv.FormatFloat(f, 'f', -1, 64) {
+		return n
+	}
+	return f
+}
+
+var errNotAnObject = errors.New("not a JSON object")

@@ -1,0 +1,84 @@
+package sessionstore
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// remaining is how long a session may live without activity from now on.
+func (f *Factory) remaining(s *stored, now time.Time) time.Duration {
+	absolute := s.created.Add(f.cfg.AbsoluteTimeout).Sub(now)
+	return max(min(f.cfg.IdleTimeout, absolute), time.Millisecond)
+}
+
+// touchDue is touch.lua's own condition, asked before to save the trip.
+func (f *Factory) touchDue(s *stored, left time.Duration, now time.Time) bool {
+	want := f.remaining(s, now)
+	return left < 0 || left > want+f.cfg.TouchEvery || want-left >= f.cfg.TouchEvery
+}
+
+// touch renews a session's idle timeout and its place in the index.
+func (f *Factory) touch(ctx context.Context, s *Session) error {
+	left, err := f.touchStored(ctx, []*stored{&s.stored}, f.cfg.TouchEvery)
+	if err != nil || left[0] < 0 {
+		return err
+	}
+	s.idleEnd = time.Now().Add(left[0])
+	f.index(ctx, s)
+	return nil
+}
+
+// Touch counts as activity of many sessions at once: it renews their idle
+// timeouts where that is due. Sessions that have ended, or have another ID by
+// now, are left alone. The snapshots stay as they are.
+func (f *Factory) Touch(ctx context.Context, snaps ...*Snapshot) error {
+	sessions := make([]*stored, len(snaps))
+	for i, snap := range snaps {
+		sessions[i] = &stored{id: snap.id, handle: snap.handle, created: snap.created}
+	}
+	left, err := f.touchStored(ctx, sessions, f.cfg.TouchEvery)
+	if err != nil {
+		return err
+	}
+	var records []record
+	now := time.Now()
+	for i, snap := range snaps {
+		if left[i] >= 0 {
+			records = append(records, record{
+				id: snap.id, handle: snap.handle, userID: snap.userID, userName: snap.userName,
+				created: snap.created, seen: now,
+			})
+		}
+	}
+	return f.writeIndex(ctx, records)
+}
+
+// touchStored returns what is left of each session's life, negative for one
+// that is not there.
+func (f *Factory) touchStored(ctx context.Context, sessions []*stored, every time.Duration) ([]time.Duration, error) {
+	now := time.Now()
+	calls := make([]call, len(sessions))
+	for i, s := range sessions {
+		calls[i] = call{
+			keys: []string{f.valueKey(s.id), f.endKey(s.id), f.sidKey(s.id)},
+			args: []any{ms(f.remaining(s, now)), ms(every), mark(s.handle, s.created)},
+		}
+	}
+	cmds, err := f.runAll(ctx, touchScript, calls)
+	if err != nil {
+		return nil, err
+	}
+	left := make([]time.Duration, len(sessions))
+	for i, cmd := range cmds {
+		answer, err := cmd.Int64Slice()
+		if err != nil || len(answer) != 2 {
+			return nil, errors.Join(errors.New("sessionstore: touch.lua answered something else"), err)
+		}
+		left[i] = time.Duration(answer[0]) * time.Millisecond
+		if answer[1] == 1 {
+			f.metrics.touches.Inc()
+		}
+	}
+	return left, nil
+}
