@@ -1,0 +1,438 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// Times of a connection's life that nobody configures.
+const (
+	writeTimeout = 10 * time.Second // for one frame to leave; a peer slower than that is dead
+	closeTimeout = 3 * time.Second  // from the decision to close until the TCP connection is closed at the latest
+	callTimeout  = 5 * time.Second  // for one call of the backplane or the session store
+)
+
+// maxPending bounds the requests that were read and wait for their turn.
+// When it is reached nothing more is read: TCP holds the client back.
+const maxPending = 32
+
+// state is where a connection is in its life. Broadcasts reach only joined
+// ones.
+type state int32
+
+const (
+	stateConnecting state = iota
+	stateAuthenticated
+	stateJoined
+	stateClosing
+	stateCount
+)
+
+func (s state) String() string {
+	return [...]string{"connecting", "authenticated", "joined", "closing"}[s]
+}
+
+// conn is one client's connection to one document.
+//
+// Three goroutines share it, the last two only while they have something to
+// do: the reader decodes frames and hands them over; the worker handles them
+// one at a time, in order, and may wait for Redis; the writer is the only
+// one that writes. Whoever wants to close decides so with close; the writer
+// says why, the reader cleans up.
+type conn struct {
+	// Fixed after construction.
+	hub      *Hub
+	ws       *websocket.Conn
+	id       string
+	document string
+	cookie   string // session ID of the upgrade's cookie, "" without; shown nowhere
+	color    string // asked for in the query, "" when not
+	origin   endpoint
+	ctx      context.Context // the connection's life: until it is decided to close it
+	cancel   context.CancelFunc
+
+	// Owned by the reader.
+	frames, operations bucket
+	strain             strain
+
+	// Owned by the worker; after it has ended, by the reader.
+	log     *slog.Logger
+	binding Binding
+	doc     *document
+	bad     int // bad frames since the last good one
+
+	bytesIn, bytesOut atomic.Int64
+
+	mu      sync.Mutex // guards the following; nothing is locked while it is held
+	changed *sync.Cond // a reply left, a request left, worker or writer ended, or closing was decided
+	state   state
+	who     identity
+	pending []inbound // at most maxPending; full: the reader waits
+	working bool
+	out     outbox
+	closing *closing // nil while nobody decided to close
+	closeBy time.Time
+	auth    *time.Timer
+	beat    *time.Timer
+	bye     *time.Timer // drain: the close after reconnect
+}
+
+// endpoint says where a connection came in, for the admin listing.
+type endpoint struct {
+	listener, route, client string
+	since                   time.Time
+}
+
+// identity is who a connection speaks for, once it has authenticated.
+type identity struct {
+	handle, user, name, color string
+}
+
+// inbound is one frame on its way to the worker; err says that it is bad.
+type inbound struct {
+	request
+	err error
+}
+
+func newConn(h *Hub, ws *websocket.Conn, a admission) *conn {
+	c := &conn{
+		hub: h, ws: ws, id: newConnectionID(),
+		document: a.document, cookie: a.cookie, color: a.color, origin: a.origin,
+		frames:     newBucket(h.cfg.Limits.FramesPerSecond),
+		operations: newBucket(h.cfg.Limits.OperationsPerSecond),
+	}
+	c.log = h.log.With("conn", c.id, "document", c.document)
+	c.ctx, c.cancel = context.WithCancel(h.ctx)
+	c.changed = sync.NewCond(&c.mu)
+	c.out.redisUp = true
+	h.metrics.states[stateConnecting].Add(1)
+	return c
+}
+
+// start begins the connection's life with hello and its timers.
+func (c *conn) start() {
+	ping := c.ws.PingHandler()
+	c.ws.SetPingHandler(func(data string) error {
+		// A flood of pings is answered as often as frames are allowed.
+		if _, ok := c.frames.take(time.Now()); !ok {
+			return nil
+		}
+		c.extendDeadline()
+		return ping(data)
+	})
+	c.ws.SetPongHandler(func(string) error { c.extendDeadline(); return nil })
+
+	cfg := &c.hub.cfg
+	c.mu.Lock()
+	c.auth = time.AfterFunc(cfg.Documents.AuthTimeout, func() { c.close(closeAuthTimeout) })
+	c.beat = time.AfterFunc(cfg.Heartbeat, c.ping)
+	c.mu.Unlock()
+	c.reply(helloFrame{
+		Type: "hello", ConnectionID: c.id, Replica: cfg.Replica,
+		HeartbeatMS: cfg.Heartbeat.Milliseconds(), MaxMessageBytes: cfg.Documents.MaxMessage,
+	})
+}
+
+// ping has the writer send a ping, and itself called again.
+func (c *conn) ping() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing == nil {
+		c.out.ping = true
+		c.wakeLocked()
+		c.beat.Reset(c.hub.cfg.Heartbeat)
+	}
+}
+
+// read is the reader: it runs until the connection is over, then cleans up.
+func (c *conn) read() {
+	defer c.finish()
+	for !c.isClosing() {
+		c.extendDeadline()
+		kind, data, err := c.readFrame()
+		switch {
+		case errors.Is(err, errTooLarge):
+			c.fail("", CodeTooLarge, "a frame may have at most "+string(encode(c.hub.cfg.Documents.MaxMessage))+" bytes")
+			c.close(closeTooBig)
+		case err != nil:
+			c.close(lostBy(err))
+			return
+		default:
+			c.bytesIn.Add(int64(len(data)))
+			c.receive(kind, data)
+		}
+	}
+	// The peer answers our close frame, or hangs up, or is cut off when
+	// closeTimeout is over; what it had under way is not processed.
+	for {
+		if _, _, err := c.ws.NextReader(); err != nil {
+			return
+		}
+	}
+}
+
+var errTooLarge = errors.New("frame too large")
+
+// readFrame reads one message. It limits the size itself: gorilla's own
+// limit closes before the error frame is out.
+func (c *conn) readFrame() (kind int, data []byte, err error) {
+	kind, r, err := c.ws.NextReader()
+	if err != nil {
+		return 0, nil, err
+	}
+	limit := c.hub.cfg.Documents.MaxMessage
+	data, err = io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = errTooLarge
+	}
+	return kind, data, err
+}
+
+// lostBy says how the peer went.
+func lostBy(err error) closing {
+	var closed *websocket.CloseError
+	if errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure {
+		return closeByPeer
+	}
+	return closeLost
+}
+
+// receive takes one frame as far as the reader may: what is over a limit is
+// refused here, a ping is answered, everything else waits for the worker.
+func (c *conn) receive(kind int, data []byte) {
+	in := inbound{}
+	in.request, in.err = decodeRequest(data)
+	if kind != websocket.TextMessage {
+		in.err = errors.New("text frames are expected, not binary ones")
+	}
+	c.hub.metrics.frames.WithLabelValues(typeLabel(in)).Inc()
+
+	now := time.Now()
+	wait, ok := c.frames.take(now)
+	if ok && in.Type == typeOperation {
+		wait, ok = c.operations.take(now)
+	}
+	switch {
+	case !ok:
+		c.refuse(in.ID, wait, now)
+	case in.Type == typePing && in.err == nil && c.isOpen():
+		c.reply(plainFrame{Type: "pong", Re: in.ID})
+	default:
+		c.enqueue(in)
+	}
+}
+
+// typeLabel is the frame's type as a metric label: one of a closed set.
+func typeLabel(in inbound) string {
+	switch _, known := handlers[in.Type]; {
+	case in.err != nil:
+		return "bad"
+	case !known:
+		return "unknown"
+	default:
+		return in.Type
+	}
+}
+
+// refuse answers a frame over the rate limit, and closes when the client
+// does not slow down.
+func (c *conn) refuse(re string, wait time.Duration, now time.Time) {
+	c.hub.metrics.errors.WithLabelValues(string(CodeRateLimited)).Inc()
+	c.reply(errorFrame{
+		Type: "error", Re: re, Code: CodeRateLimited,
+		Message: "too many frames; this one was not processed", RetryAfterMS: max(1, wait.Milliseconds()),
+	})
+	if c.strain.refused(now) {
+		c.close(closeRate)
+	}
+}
+
+// enqueue hands a frame to the worker, and waits while too many are pending.
+func (c *conn) enqueue(in inbound) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.pending) >= maxPending && c.closing == nil {
+		c.changed.Wait()
+	}
+	if c.closing != nil {
+		return
+	}
+	c.pending = append(c.pending, in)
+	if !c.working {
+		c.working = true
+		go c.work() // finish waits for it
+	}
+}
+
+// work is the worker: it handles what is pending and ends. After the peer
+// has gone it still handles what had been received; after this side has
+// decided to close it does not.
+func (c *conn) work() {
+	for {
+		c.mu.Lock()
+		if c.closing != nil && c.closing.code != closeAbnormal {
+			c.pending = nil
+		}
+		if len(c.pending) == 0 {
+			c.pending = nil
+			c.working = false
+			c.changed.Broadcast()
+			c.mu.Unlock()
+			return
+		}
+		in := c.pending[0]
+		c.pending = c.pending[1:]
+		c.changed.Broadcast()
+		c.mu.Unlock()
+		c.handle(in)
+	}
+}
+
+// extendDeadline gives the peer 2.5 heartbeats to show life. Once the close
+// frame is out the deadline is the closing's.
+func (c *conn) extendDeadline() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing == nil {
+		_ = c.ws.SetReadDeadline(time.Now().Add(c.hub.cfg.Heartbeat * 5 / 2))
+	}
+}
+
+// close decides to close the connection. The first decision counts. It does
+// not block and may be called from anywhere.
+func (c *conn) close(why closing) {
+	c.mu.Lock()
+	if c.closing != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.closing = &why
+	c.closeBy = time.Now().Add(closeTimeout)
+	c.setStateLocked(stateClosing)
+	for _, t := range []*time.Timer{c.auth, c.beat, c.bye} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	// A write that hangs, and the reader, end with the closing. Setting a
+	// deadline is no I/O.
+	_ = c.ws.NetConn().SetDeadline(c.closeBy)
+	c.changed.Broadcast()
+	c.wakeLocked()
+	c.mu.Unlock()
+	c.cancel()
+}
+
+// finish cleans up after the reader: the connection leaves its document, its
+// session and the hub.
+func (c *conn) finish() {
+	c.close(closeLost) // counts only when nothing was decided before
+	c.mu.Lock()
+	for c.working {
+		c.changed.Wait()
+	}
+	why := *c.closing
+	who := c.who
+	c.mu.Unlock()
+
+	reason := leftClosed
+	if why.code == CloseUnauthorized {
+		reason = leftSession
+	}
+	c.leaveDocument(reason)
+	if c.binding != nil {
+		c.binding.Close()
+	}
+	_ = c.ws.Close() // ends a write that is under way
+	c.mu.Lock()
+	for c.out.writing {
+		c.changed.Wait()
+	}
+	c.out.stopped = true
+	c.mu.Unlock()
+	c.hub.unregister(c, who)
+	c.hub.metrics.states[stateClosing].Add(-1)
+	c.hub.metrics.closed(why)
+	c.log.Info("socket closed", "code", int(why.code), "reason", why.reason, "session", who.handle, "user", who.user,
+		"bytes_in", c.bytesIn.Load(), "bytes_out", c.bytesOut.Load())
+}
+
+func (c *conn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing != nil
+}
+
+// isOpen reports whether the connection is authenticated and not closing.
+func (c *conn) isOpen() bool {
+	s := c.currentState()
+	return s == stateAuthenticated || s == stateJoined
+}
+
+func (c *conn) currentState() state {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// setStateLocked keeps the gauges true. Closing is for good.
+func (c *conn) setStateLocked(s state) {
+	if c.state == stateClosing {
+		return
+	}
+	c.hub.metrics.states[c.state].Add(-1)
+	c.hub.metrics.states[s].Add(1)
+	c.state = s
+}
+
+// call returns the context for one call that ends with the connection.
+func (c *conn) call() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(c.ctx, callTimeout)
+}
+
+// info describes the connection for the admin listing.
+func (c *conn) info() ConnectionInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return ConnectionInfo{
+		ID: c.id, Kind: "document", State: c.state.String(),
+		Listener: c.origin.listener, Route: c.origin.route, Client: c.origin.client,
+		User: c.who.user, Session: c.who.handle, Document: c.document,
+		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), Since: c.origin.since,
+	}
+}
+
+// endpointOf reads where r came in. The route is the path up to the ID.
+func endpointOf(r *http.Request, document string) endpoint {
+	e := endpoint{client: r.RemoteAddr, since: time.Now()}
+	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		e.listener = addr.String()
+	}
+	e.route = r.URL.Path[:max(0, len(r.URL.Path)-len(document))]
+	return e
+}
+
+// ConnectionInfo is one line of the admin listing of connections.
+type ConnectionInfo struct {
+	ID       string    `json:"id"`
+	Kind     string    `json:"kind"`
+	State    string    `json:"state"`
+	Listener string    `json:"listener"`
+	Route    string    `json:"route"`
+	Client   string    `json:"client"`
+	User     string    `json:"user"`
+	Session  string    `json:"session"`
+	Document string    `json:"document"`
+	BytesIn  int64     `json:"bytes_in"`
+	BytesOut int64     `json:"bytes_out"`
+	Since    time.Time `json:"since"`
+}

@@ -1,0 +1,183 @@
+package ws
+
+import (
+	"context"
+	"errors"
+)
+
+// maxReplyBytes is how many bytes of operations one reply holds.
+const maxReplyBytes = 1 << 20
+
+// join makes the connection a member of its document. It subscribes first,
+// reads second and delivers third, so that every operation is either in the
+// reply or broadcast after it.
+func (c *conn) join(req request) {
+	var body struct {
+		Since *Position `json:"since"`
+	}
+	if err := req.body(&body); err != nil {
+		c.badFrame(req.ID, CodeBadMessage, err.Error())
+		return
+	}
+	if c.doc != nil {
+		c.fail(req.ID, CodeAlreadyJoined, "this connection has joined the document")
+		return
+	}
+	ctx, cancel := c.call()
+	defer cancel()
+	d, err := c.hub.openDocument(ctx, c.document)
+	if err != nil {
+		c.unavailable(req.ID, err)
+		return
+	}
+	h, err := d.historyFor(ctx, body.Since)
+	if err != nil {
+		c.hub.release(d)
+		c.unavailable(req.ID, err)
+		return
+	}
+	c.doc = d
+	// The cursors are set now; the gate opens with the reply, so that it
+	// comes before every broadcast.
+	present := d.attach(c, Position{h.Epoch, h.Head})
+	frame := joinedFrame(req.ID, c.document, h, present)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing != nil {
+		return
+	}
+	c.setStateLocked(stateJoined)
+	// One reply more than the queue's bound rather than a wait with the gate
+	// half open.
+	c.out.replies = append(c.out.replies, frame)
+	c.wakeLocked()
+}
+
+func (c *conn) leave(req request) {
+	c.mu.Lock()
+	c.setStateLocked(stateAuthenticated)
+	c.mu.Unlock()
+	c.leaveDocument(leftByRequest)
+	c.reply(plainFrame{Type: "left_document", Re: req.ID})
+}
+
+// leaveDocument takes the connection out of its document, if it is in one.
+func (c *conn) leaveDocument(reason string) {
+	d := c.doc
+	if d == nil {
+		return
+	}
+	c.doc = nil
+	d.detach(c, reason)
+	c.mu.Lock()
+	c.out.doc = nil
+	c.mu.Unlock()
+	c.hub.release(d)
+}
+
+// attach makes c a member that has read history up to seen, and returns
+// everybody present. Broadcasts after seen wait for c in the rings.
+func (d *document) attach(c *conn, seen Position) []Member {
+	member := Member{ConnectionID: c.id, UserID: c.who.user, UserName: c.who.name, Color: c.who.color}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.members[c] = member
+	d.outgoing.join(member)
+	d.wakeLocked()
+	// History may be ahead of the announcements; when they do not come they
+	// are fetched.
+	d.noteLocked(seen, soon)
+
+	c.mu.Lock()
+	c.out.doc = d
+	c.out.seen = seen
+	c.out.opCursor = d.cursorAfterLocked(seen)
+	c.out.presCursor = d.presence.head.Load()
+	c.out.lostPresence = false
+	c.mu.Unlock()
+
+	everybody := map[string]Member{c.id: member}
+	for id, m := range d.roster {
+		if id != c.id {
+			everybody[id] = m
+		}
+	}
+	return sorted(everybody)
+}
+
+// detach takes c out again and has the others told.
+func (d *document) detach(c *conn, reason string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	member, ok := d.members[c]
+	if !ok {
+		return
+	}
+	delete(d.members, c)
+	d.outgoing.leave(Departure{Member: member, Reason: reason})
+	d.wakeLocked()
+}
+
+// setState changes what c shows the others.
+func (d *document) setState(c *conn, state []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if member, ok := d.members[c]; ok {
+		member.State = state
+		d.members[c] = member
+		d.outgoing.update(member)
+		d.wakeLocked()
+	}
+}
+
+// present returns everybody present.
+func (d *document) present() []Member {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := sorted(d.roster)
+	if list == nil {
+		list = []Member{}
+	}
+	return list
+}
+
+// cursorAfterLocked returns where in the ring a reader of history up to seen
+// goes on. Operations after it that the ring no longer has count as lost.
+func (d *document) cursorAfterLocked(seen Position) uint64 {
+	cursor := d.operations.head.Load()
+	for tail := d.operations.tail.Load(); cursor > tail; cursor-- {
+		f := d.operations.slot(cursor - 1).Load()
+		if f.position.Epoch != seen.Epoch || f.position.Seq <= seen.Seq {
+			return cursor
+		}
+	}
+	if first := d.operations.slot(cursor).Load(); cursor > 0 && first != nil && first.position.Seq > seen.Seq+1 {
+		return cursor - 1
+	}
+	return cursor
+}
+
+// errEpoch: the log began new lives faster than they could be read.
+var errEpoch = errors.Join(ErrUnavailable, errors.New("the document's log keeps changing its epoch"))
+
+// historyFor reads what a newcomer needs. History of another life of the log
+// than the document follows is read again after the document has caught up:
+// either could be the older one.
+func (d *document) historyFor(ctx context.Context, since *Position) (History, error) {
+	for range 3 {
+		h, err := d.hub.cfg.Backplane.History(ctx, d.id, since, maxReplyBytes)
+		if err != nil {
+			return History{}, err
+		}
+		if h.Epoch == d.newest().Epoch {
+			return h, nil
+		}
+		if err := d.catchUp(ctx); err != nil {
+			return History{}, err
+		}
+		if h.Epoch == d.newest().Epoch {
+			return h, nil
+		}
+	}
+	return History{}, errEpoch
+}

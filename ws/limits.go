@@ -1,0 +1,123 @@
+package ws
+
+import (
+	"math"
+	"time"
+)
+
+// bucket is a token bucket that holds twice its rate. The zero value allows
+// everything. It is not safe for concurrent use.
+type bucket struct {
+	rate   float64 // tokens a second; 0 means no limit
+	tokens float64
+	last   time.Time
+}
+
+func newBucket(perSecond int) bucket {
+	return bucket{rate: float64(perSecond), tokens: 2 * float64(perSecond)}
+}
+
+// take uses one token, or says how long the next one takes.
+func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
+	if b.rate == 0 {
+		return 0, true
+	}
+	if !b.last.IsZero() {
+		b.tokens = min(2*b.rate, b.tokens+now.Sub(b.last).Seconds()*b.rate)
+	}
+	b.last = now
+	if b.tokens >= 1 {
+		b.tokens--
+		return 0, true
+	}
+	return time.Duration(math.Ceil((1-b.tokens)/b.rate*1000)) * time.Millisecond, false
+}
+
+// How long a client may keep being refused before it is closed with 4429,
+// and how long it must behave for that to be forgotten.
+const (
+	patience = 10 * time.Second
+	forgive  = time.Second
+)
+
+// strain follows how long a client has kept up being over its limits.
+type strain struct{ since, last time.Time }
+
+// refused notes a refusal and reports whether patience has run out.
+func (s *strain) refused(now time.Time) (exhausted bool) {
+	if now.Sub(s.last) > forgive {
+		s.since = now
+	}
+	s.last = now
+	return now.Sub(s.since) >= patience
+}
+
+// usage counts the live connections that share a limit. It is guarded by
+// Hub.mu. Keys of cookies are session IDs: they stay in this map.
+type usage struct {
+	cookies  map[string]*cookieUse // by session ID of the upgrade's cookie
+	sessions map[string]int        // by handle, authenticated
+	users    map[string]int        // by user, authenticated
+}
+
+type cookieUse struct {
+	connections int
+	user        string // of the last that authenticated, "" before
+}
+
+func newUsage() usage {
+	return usage{make(map[string]*cookieUse), make(map[string]int), make(map[string]int)}
+}
+
+// admit counts an upgrade that shows a cookie, unless what is known without
+// I/O says that it is one too many.
+func (u *usage) admit(cookie string, l Limits) bool {
+	if cookie == "" {
+		return true
+	}
+	c := u.cookies[cookie]
+	if c == nil {
+		c = &cookieUse{}
+	}
+	if over(c.connections, l.ConnectionsPerSession) || c.user != "" && over(u.users[c.user], l.ConnectionsPerUser) {
+		return false
+	}
+	c.connections++
+	u.cookies[cookie] = c
+	return true
+}
+
+// login counts a connection that has authenticated, unless it is one too many.
+func (u *usage) login(cookie, handle, user string, l Limits) bool {
+	if over(u.sessions[handle], l.ConnectionsPerSession) || over(u.users[user], l.ConnectionsPerUser) {
+		return false
+	}
+	u.sessions[handle]++
+	u.users[user]++
+	if c := u.cookies[cookie]; c != nil {
+		c.user = user
+	}
+	return true
+}
+
+// leave takes back admit, and login where handle is not empty.
+func (u *usage) leave(cookie, handle, user string) {
+	if c := u.cookies[cookie]; c != nil {
+		if c.connections--; c.connections == 0 {
+			delete(u.cookies, cookie)
+		}
+	}
+	if handle == "" {
+		return
+	}
+	decrement(u.sessions, handle)
+	decrement(u.users, user)
+}
+
+func over(count, limit int) bool { return limit > 0 && count >= limit }
+
+func decrement(counts map[string]int, key string) {
+	if counts[key]--; counts[key] <= 0 {
+		delete(counts, key)
+	}
+}

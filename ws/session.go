@@ -1,0 +1,260 @@
+package ws
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/seed-6230208e/tandem/sessionstore"
+)
+
+// A connection listens to its session. These methods are called one at a
+// time and do not block: they note what the client has to be told.
+var _ sessionstore.Listener = (*conn)(nil)
+
+// SessionChanged has the client told what is new among the attributes it may
+// read. A session that speaks for somebody else now is not this connection's.
+func (c *conn) SessionChanged(s *sessionstore.Snapshot) {
+	values := c.hub.readable(s)
+	c.mu.Lock()
+	stranger := c.who.user != "" && s.UserID() != c.who.user
+	c.out.newest = values
+	c.wakeLocked()
+	c.mu.Unlock()
+	if stranger {
+		c.close(closeEnded(sessionstore.ReasonLogout))
+	}
+}
+
+// SessionEnded closes the connection and says why the session ended.
+func (c *conn) SessionEnded(r sessionstore.Reason) { c.close(closeEnded(r)) }
+
+// SessionUnverified closes the connection: its session may have ended.
+func (c *conn) SessionUnverified() { c.close(closeUnverified) }
+
+// SessionRotated has the client fetch its new cookie.
+func (c *conn) SessionRotated() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out.renew = true
+	c.wakeLocked()
+}
+
+// SessionExpiring has the client told that the session ends soon.
+func (c *conn) SessionExpiring(in time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out.expiring = time.Now().Add(in)
+	c.wakeLocked()
+}
+
+// authenticate binds the connection to a session that has a user: the one of
+// the upgrade's cookie, or the one a ticket stands for. Asked again after it
+// succeeded, it answers the same again.
+func (c *conn) authenticate(req request) {
+	var body struct {
+		Ticket string `json:"ticket"`
+	}
+	if err := req.body(&body); err != nil {
+		c.badFrame(req.ID, CodeBadMessage, err.Error())
+		return
+	}
+	if c.binding != nil {
+		c.reply(c.authResult(req.ID, c.binding.Snapshot()))
+		return
+	}
+	ctx, cancel := c.call()
+	defer cancel()
+	snapshot, err := c.bind(ctx, body.Ticket)
+	if err != nil {
+		c.refuseLogin(req.ID, err)
+		return
+	}
+	who := identity{snapshot.Handle(), snapshot.UserID(), snapshot.UserName(), c.color}
+	if who.color == "" {
+		who.color = colorOf(who.user)
+	}
+	if !c.hub.login(c, who) {
+		c.fail(req.ID, CodeRateLimited, "this session or user has too many connections")
+		c.close(closeCount)
+		return
+	}
+	c.mu.Lock()
+	c.who = who
+	c.out.known = c.hub.readable(snapshot)
+	c.auth.Stop()
+	c.setStateLocked(stateAuthenticated)
+	c.wakeLocked()
+	c.mu.Unlock()
+	c.log = c.log.With("session", who.handle, "user", who.user)
+	c.log.Debug("socket authenticated")
+	c.reply(c.authResult(req.ID, snapshot))
+}
+
+// errNoUser: the session is there and nobody is logged in.
+var errNoUser = errors.New("nobody is logged in")
+
+// bind finds the session and holds on to it. The binding is registered
+// before the session is read, so that no logout falls between the two.
+func (c *conn) bind(ctx context.Context, ticket string) (*sessionstore.Snapshot, error) {
+	id := c.cookie
+	if ticket != "" {
+		var err error
+		if id, err = c.hub.cfg.RedeemTicket(ctx, ticket); err != nil {
+			return nil, err
+		}
+	}
+	if id == "" {
+		return nil, sessionstore.ErrNotFound
+	}
+	binding, snapshot, err := c.hub.cfg.Bind(ctx, id, c)
+	if err != nil {
+		return nil, err
+	}
+	if snapshot.UserID() == "" {
+		binding.Close()
+		return nil, errNoUser
+	}
+	c.binding = binding
+	return snapshot, nil
+}
+
+// refuseLogin answers a failed authenticate and closes, unless all that is
+// known is that nothing is known.
+func (c *conn) refuseLogin(re string, err error) {
+	code, why := CodeAuthRequired, closeLogin
+	var ended *sessionstore.EndedError
+	switch {
+	case errors.As(err, &ended):
+		why = closeEnded(ended.Reason)
+	case errors.Is(err, sessionstore.ErrNotFound), errors.Is(err, sessionstore.ErrEnded), errors.Is(err, errNoUser):
+	case errors.Is(err, sessionstore.ErrUndecodable):
+		code, why = CodeForbidden, closeForbidden
+		c.log.Error("a socket's session cannot be decoded", "err", err)
+	default:
+		c.unavailable(re, err)
+		return
+	}
+	c.reply(authFrame{Type: "auth_result", Re: re, Code: code})
+	c.close(why)
+}
+
+func (c *conn) authResult(re string, s *sessionstore.Snapshot) authFrame {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return authFrame{
+		Type: "auth_result", Re: re, OK: true,
+		User:    &userInfo{c.who.user, c.who.name},
+		Session: &sessionInfo{c.who.handle, s.ExpiresAt()},
+		Color:   c.who.color,
+	}
+}
+
+// sessionGet answers with readable attributes, read anew: what a page wrote
+// just now is there.
+func (c *conn) sessionGet(req request) {
+	var body struct {
+		Keys []string `json:"keys"`
+	}
+	if err := req.body(&body); err != nil {
+		c.badFrame(req.ID, CodeBadMessage, err.Error())
+		return
+	}
+	values, ok := c.updateSession(req.ID, func(*sessionstore.Session) error { return nil })
+	if !ok {
+		return
+	}
+	if body.Keys != nil {
+		all := values
+		values = make(map[string]json.RawMessage)
+		for _, key := range body.Keys {
+			if v, ok := all[key]; ok {
+				values[key] = v
+			}
+		}
+	}
+	c.reply(valuesFrame{"session", req.ID, values})
+}
+
+// sessionSet writes attributes, all or none.
+func (c *conn) sessionSet(req request) {
+	var body struct {
+		Set    map[string]json.RawMessage `json:"set"`
+		Delete []string                   `json:"delete"`
+	}
+	if err := req.body(&body); err != nil {
+		c.badFrame(req.ID, CodeBadMessage, err.Error())
+		return
+	}
+	for _, key := range slices.Concat(slices.Sorted(maps.Keys(body.Set)), body.Delete) {
+		if !c.hub.cfg.Writable.Match(key) {
+			c.fail(req.ID, CodeForbidden, "a client may not write "+string(encode(key))+"; nothing was written")
+			return
+		}
+	}
+	values, ok := c.updateSession(req.ID, func(s *sessionstore.Session) error {
+		for key, value := range body.Set {
+			if err := s.Set(key, value); err != nil {
+				return err
+			}
+		}
+		for _, key := range body.Delete {
+			if err := s.Delete(key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if ok {
+		c.reply(valuesFrame{"session", req.ID, values})
+	}
+}
+
+// updateSession runs fn on the newest state of the session. Its readable
+// attributes count as known to the client, who is about to be told them:
+// its own change does not come back to it as session_changed.
+func (c *conn) updateSession(re string, fn func(*sessionstore.Session) error) (map[string]json.RawMessage, bool) {
+	c.mu.Lock()
+	c.out.updating = true
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), callTimeout)
+	defer cancel()
+	snapshot, err := c.binding.Update(ctx, fn)
+	var values map[string]json.RawMessage
+	if err == nil {
+		values = c.hub.readable(snapshot)
+	}
+	c.mu.Lock()
+	c.out.updating = false
+	if err == nil {
+		c.out.known = values
+	}
+	c.wakeLocked()
+	c.mu.Unlock()
+	if err != nil {
+		c.refuseUpdate(re, err)
+	}
+	return values, err == nil
+}
+
+func (c *conn) refuseUpdate(re string, err error) {
+	var ended *sessionstore.EndedError
+	switch {
+	case errors.As(err, &ended):
+		c.close(closeEnded(ended.Reason))
+	case errors.Is(err, sessionstore.ErrNotFound):
+		c.close(closeEnded(sessionstore.ReasonGone))
+	case errors.Is(err, sessionstore.ErrReserved):
+		c.fail(re, CodeForbidden, err.Error()+"; nothing was written")
+	case errors.Is(err, sessionstore.ErrUndecodable):
+		c.log.Error("a socket's session cannot be decoded", "err", err)
+		c.fail(re, CodeForbidden, "the session holds a value that cannot be read here; nothing was written")
+	case errors.Is(err, sessionstore.ErrTooLarge):
+		c.fail(re, CodeTooLarge, err.Error()+"; nothing was written")
+	default:
+		c.unavailable(re, err)
+	}
+}

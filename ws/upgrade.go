@@ -1,0 +1,178 @@
+package ws
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/seed-6230208e/tandem/internal/problem"
+)
+
+// Buffers are small and, for writing, only held while something is written:
+// most connections are idle.
+const (
+	readBuffer  = 1 << 10
+	writeBuffer = 4 << 10
+)
+
+var writeBuffers sync.Pool
+
+var (
+	documentID = regexp.MustCompile(`^[A-Za-z0-9._~:-]{1,128}$`)
+	hexColor   = regexp.MustCompile(`^#[0-9A-Fa-f]{6}$`)
+)
+
+// admission is what is known of a connection that may be upgraded.
+type admission struct {
+	document string
+	color    string
+	cookie   string
+	origin   endpoint
+}
+
+// Documents serves the document sockets. What can be refused is refused in
+// HTTP, as a problem document.
+func (h *Hub) Documents() http.Handler {
+	upgrader := websocket.Upgrader{
+		ReadBufferSize:   readBuffer,
+		WriteBufferSize:  writeBuffer,
+		WriteBufferPool:  &writeBuffers,
+		HandshakeTimeout: writeTimeout,
+		Subprotocols:     []string{Protocol},
+		CheckOrigin:      func(*http.Request) bool { return true }, // admit has
+		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
+			h.refuse(w, problem.Problem{Status: status, Code: "bad_handshake", Detail: reason.Error()})
+		},
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a, refusal := h.admit(w, r)
+		if refusal != nil {
+			h.refuse(w, *refusal)
+			return
+		}
+		ws, err := upgrader.Upgrade(hijackable{w}, r, nil)
+		if err != nil {
+			h.discount(a)
+			return
+		}
+		c := newConn(h, ws, a)
+		if !h.register(c) {
+			h.discount(a)
+			h.metrics.states[stateConnecting].Add(-1)
+			c.cancel()
+			_ = ws.Close()
+			return
+		}
+		c.start()
+		go func() {
+			defer h.connections.Done() // Close waits for it
+			c.read()
+		}()
+	})
+}
+
+// admit checks an upgrade by what is known without I/O, and counts it.
+func (h *Hub) admit(w http.ResponseWriter, r *http.Request) (admission, *problem.Problem) {
+	if r.Method != http.MethodGet {
+		w.Header().Set("Allow", http.MethodGet)
+		return admission{}, &problem.Problem{
+			Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "A document socket is opened with GET.",
+		}
+	}
+	a := admission{document: h.documentIn(r.URL)}
+	if !documentID.MatchString(a.document) {
+		return a, &problem.Problem{
+			Status: http.StatusBadRequest, Code: "bad_document_id",
+			Detail: "A document's ID has 1 to 128 characters of A-Za-z0-9._~:- and is all that follows the route's path.",
+		}
+	}
+	if a.color = r.URL.Query().Get("color"); a.color != "" && !hexColor.MatchString(a.color) {
+		return a, &problem.Problem{
+			Status: http.StatusBadRequest, Code: "bad_color", Detail: "color: allowed is #rrggbb, written color=%23rrggbb in a URL.",
+		}
+	}
+	if !h.origins.Allow(r) {
+		return a, &problem.Problem{
+			Status: http.StatusForbidden, Code: "origin_not_allowed", Detail: "Pages of this origin may not open sockets here.",
+		}
+	}
+	if !websocket.IsWebSocketUpgrade(r) || r.Header.Get("Sec-Websocket-Version") != "13" {
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		return a, &problem.Problem{
+			Status: http.StatusUpgradeRequired, Code: "upgrade_required", Detail: "Documents are served to WebSockets, version 13, only.",
+		}
+	}
+	a.cookie, _ = h.cfg.SessionID(r)
+	a.origin = endpointOf(r, a.document)
+	return a, h.count(a)
+}
+
+// count admits one more connection, if there may be one.
+func (h *Hub) count(a admission) *problem.Problem {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.draining || h.closed:
+		p := problem.Unavailable("This replica is about to stop; connect again to reach another one.")
+		p.RetryAfter = time.Second
+		return &p
+	case !h.available.Load():
+		p := problem.Unavailable("Redis is away.")
+		return &p
+	case !h.usage.admit(a.cookie, h.cfg.Limits):
+		return &problem.Problem{
+			Status: http.StatusTooManyRequests, Code: "too_many_connections", RetryAfter: 5 * time.Second,
+			Detail: "This session or user has too many connections open.",
+		}
+	}
+	h.admitted++
+	return nil
+}
+
+// discount takes back what admit counted.
+func (h *Hub) discount(a admission) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.discountLocked(a.cookie, identity{})
+}
+
+// refuse answers an upgrade with a problem document.
+func (h *Hub) refuse(w http.ResponseWriter, p problem.Problem) {
+	h.metrics.refusals.WithLabelValues(p.Code).Inc()
+	problem.JSON(w, p)
+}
+
+// documentIn returns what stands where the ID should, decoded.
+func (h *Hub) documentIn(u *url.URL) string {
+	path := u.EscapedPath()
+	rest := path[strings.LastIndexByte(path, '/')+1:]
+	for _, route := range h.cfg.Routes {
+		if after, ok := strings.CutPrefix(path, strings.TrimSuffix(route, "/")+"/"); ok {
+			rest = after
+			break
+		}
+	}
+	id, err := url.PathUnescape(rest)
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
+// hijackable reaches the connection through whatever wraps the
+// ResponseWriter; gorilla looks at the outermost wrapper only.
+type hijackable struct{ http.ResponseWriter }
+
+// Hijack implements http.Hijacker.
+func (w hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return http.NewResponseController(w.ResponseWriter).Hijack()
+}

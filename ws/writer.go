@@ -1,0 +1,263 @@
+package ws
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/seed-6230208e/tandem/sessionstore"
+)
+
+// outbox is what a connection has to be told, guarded by conn.mu.
+//
+// Only direct replies are queued, Documents.Replies at most; who adds one
+// more waits, which holds back the client whose requests they answer. All
+// that is said unasked is kept as state and turned into a frame when its
+// turn comes, and broadcasts stay in their document's rings: a client that
+// does not read costs nothing but itself.
+type outbox struct {
+	replies [][]byte
+	ping    bool
+
+	// Unasked.
+	renew     bool
+	expiring  time.Time // end of the session that was announced, zero: none to tell
+	reconnect *time.Duration
+	redisUp   bool                       // what the client was told last
+	known     map[string]json.RawMessage // readable attributes as the client knows them; shared, not changed
+	newest    map[string]json.RawMessage // what they are, nil when the client knows
+	updating  bool                       // its own session_set is under way: first the reply, then others' changes
+
+	// Broadcasts, while joined.
+	doc          *document
+	seen         Position // history up to here was in a reply
+	opCursor     uint64
+	presCursor   uint64
+	lostPresence bool // since the last sync_request
+
+	writing   bool // the writer runs
+	closeSent bool // nothing more is written
+	stopped   bool // the connection has been cleaned up
+}
+
+// outgoing is one thing to write: exactly one field is set.
+type outgoing struct {
+	text    []byte
+	shared  *websocket.PreparedMessage
+	size    int // of shared
+	ping    bool
+	closing *closing
+}
+
+// reply queues a direct reply, and waits while the queue is full. Nothing is
+// queued for a connection that is closing.
+func (c *conn) reply(f any) { c.replyRaw(encode(f)) }
+
+func (c *conn) replyRaw(data []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.out.replies) >= c.hub.cfg.Documents.Replies && c.closing == nil {
+		c.changed.Wait()
+	}
+	if c.closing == nil {
+		c.out.replies = append(c.out.replies, data)
+		c.wakeLocked()
+	}
+}
+
+// fail answers with an error frame.
+func (c *conn) fail(re string, code ErrorCode, message string) {
+	f := errorFrame{Type: "error", Re: re, Code: code, Message: message}
+	if code == CodeUnavailable {
+		f.RetryAfterMS = 1000
+	}
+	c.hub.metrics.errors.WithLabelValues(string(code)).Inc()
+	c.reply(f)
+}
+
+// wake has the writer look for something to write. It never blocks.
+func (c *conn) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wakeLocked()
+}
+
+func (c *conn) wakeLocked() {
+	if !c.out.writing && !c.out.stopped && !c.out.closeSent {
+		c.out.writing = true
+		go c.write() // finish waits for it
+	}
+}
+
+// write is the writer: it writes all there is and ends.
+func (c *conn) write() {
+	for {
+		out, deadline, ok := c.next()
+		if !ok {
+			return
+		}
+		if err := c.put(out, deadline); err != nil {
+			c.close(closeStuck)
+			c.stopWriting()
+			_ = c.ws.Close() // the reader notices
+		} else if out.closing != nil {
+			c.stopWriting()
+		}
+	}
+}
+
+func (c *conn) stopWriting() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out.closeSent = true
+}
+
+// put writes one thing to the network.
+func (c *conn) put(out outgoing, deadline time.Time) error {
+	_ = c.ws.SetWriteDeadline(deadline)
+	switch {
+	case out.closing != nil:
+		if out.closing.code == closeAbnormal {
+			return nil // there is nobody to tell
+		}
+		data := websocket.FormatCloseMessage(int(out.closing.code), out.closing.reason)
+		return c.ws.WriteControl(websocket.CloseMessage, data, deadline)
+	case out.ping:
+		return c.ws.WriteControl(websocket.PingMessage, nil, deadline)
+	case out.shared != nil:
+		c.bytesOut.Add(int64(out.size))
+		return c.ws.WritePreparedMessage(out.shared)
+	default:
+		c.bytesOut.Add(int64(len(out.text)))
+		return c.ws.WriteMessage(websocket.TextMessage, out.text)
+	}
+}
+
+// next picks what to write: replies, then the close, then what is said
+// unasked, then operations, then presence. When there is nothing, the writer
+// has ended.
+func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := &c.out
+	deadline = time.Now().Add(writeTimeout)
+	if c.closing != nil {
+		deadline = c.closeBy
+	}
+	switch {
+	case o.closeSent:
+	case o.ping && c.closing == nil:
+		o.ping = false
+		return outgoing{ping: true}, deadline, true
+	case len(o.replies) > 0:
+		out.text = o.replies[0]
+		o.replies = o.replies[1:]
+		c.changed.Broadcast()
+		return out, deadline, true
+	case c.closing != nil:
+		return outgoing{closing: c.closing}, deadline, true
+	default:
+		if out.text = c.unaskedLocked(); out.text != nil {
+			return out, deadline, true
+		}
+		if out, ok = c.broadcastLocked(); ok {
+			return out, deadline, true
+		}
+	}
+	o.writing = false
+	c.changed.Broadcast()
+	return outgoing{}, deadline, false
+}
+
+// unaskedLocked returns the next frame that nobody asked for, nil when there
+// is none. Before authentication there is only reconnect.
+func (c *conn) unaskedLocked() []byte {
+	o := &c.out
+	if o.reconnect != nil {
+		after := *o.reconnect
+		o.reconnect = nil
+		return encode(reconnectFrame{"reconnect", after.Milliseconds()})
+	}
+	if c.state != stateAuthenticated && c.state != stateJoined {
+		return nil
+	}
+	if up := c.hub.available.Load(); up != o.redisUp {
+		o.redisUp = up
+		return encode(statusFrame{"status", map[bool]string{true: "up", false: "down"}[up]})
+	}
+	if o.renew {
+		o.renew = false
+		return encode(plainFrame{Type: "renew"})
+	}
+	if !o.expiring.IsZero() {
+		in := max(0, time.Until(o.expiring))
+		o.expiring = time.Time{}
+		return encode(expiringFrame{"session_expiring", in.Milliseconds()})
+	}
+	if o.newest != nil && !o.updating {
+		set, deleted := sessionstore.Diff(o.known, o.newest)
+		o.known, o.newest = o.newest, nil
+		if len(set)+len(deleted) > 0 {
+			return encode(changed(set, deleted))
+		}
+	}
+	return nil
+}
+
+func changed(set map[string]json.RawMessage, deleted []string) changedFrame {
+	if set == nil {
+		set = map[string]json.RawMessage{}
+	}
+	if deleted == nil {
+		deleted = []string{}
+	}
+	return changedFrame{"session_changed", set, deleted}
+}
+
+// broadcastLocked returns the next broadcast, or the notice that some were
+// lost. This is the gate: only joined connections get any.
+func (c *conn) broadcastLocked() (outgoing, bool) {
+	o := &c.out
+	if c.state != stateJoined {
+		return outgoing{}, false
+	}
+	for {
+		f, lost := o.doc.operations.at(o.opCursor)
+		if f == nil {
+			break
+		}
+		if lost > 0 {
+			o.opCursor = f.place
+			before := f.position
+			if f.message != nil {
+				before.Seq--
+			}
+			return c.lagged(channelOperations, lost, before), true
+		}
+		o.opCursor++
+		if f.message == nil {
+			return c.lagged(channelOperations, f.lost, f.position), true
+		}
+		if f.position.Epoch == o.seen.Epoch && f.position.Seq <= o.seen.Seq {
+			continue
+		}
+		return outgoing{shared: f.message, size: f.size}, true
+	}
+	f, lost := o.doc.presence.at(o.presCursor)
+	if f == nil {
+		return outgoing{}, false
+	}
+	if lost > 0 {
+		o.presCursor = f.place
+		o.lostPresence = true
+		return c.lagged(channelPresence, lost, f.position), true
+	}
+	o.presCursor++
+	return outgoing{shared: f.message, size: f.size}, true
+}
+
+func (c *conn) lagged(channel string, lost uint64, at Position) outgoing {
+	c.hub.metrics.dropped.WithLabelValues(channel).Add(float64(lost))
+	return outgoing{text: encode(laggedFrame{"lagged", channel, lost, at.Epoch, at.Seq})}
+}
