@@ -1,0 +1,163 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/gorilla/sessions"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/seed-6230208e/tandem/cmd/tandem/internal/config"
+	"github.com/seed-6230208e/tandem/gateway"
+	"github.com/seed-6230208e/tandem/sessionstore"
+	"github.com/seed-6230208e/tandem/sessionstore/redisconn"
+	"github.com/seed-6230208e/tandem/ws"
+)
+
+// The functions of this file translate the configuration into those of the
+// rooms. Load has checked every value; where a room reads zero as "the
+// default" and the configuration means zero, orNone makes the difference.
+
+// orNone is d, or for zero the smallest duration there is.
+func orNone(d time.Duration) time.Duration { return max(d, time.Nanosecond) }
+
+func redisConfig(cfg *config.Config, log *slog.Logger, metrics prometheus.Registerer) redisconn.Config {
+	c := redisconn.Config{URL: cfg.Redis, CheckEvery: cfg.RedisCheckEvery, Logger: log, Metrics: metrics}
+	if cfg.RedisCheckEvery == 0 {
+		c.CheckEvery = -1 // never
+	}
+	return c
+}
+
+func sessionConfig(cfg *config.Config, log *slog.Logger, metrics prometheus.Registerer) sessionstore.Config {
+	serializer := sessionstore.JSON()
+	if cfg.Session.Serializer == "gob" {
+		serializer = sessionstore.Gob()
+	}
+	return sessionstore.Config{
+		Serializer:      serializer,
+		KeyPrefix:       cfg.Session.KeyPrefix,
+		IdleTimeout:     cfg.Session.IdleTimeout,
+		AbsoluteTimeout: cfg.Session.AbsoluteTimeout,
+		TouchEvery:      orNone(cfg.Session.TouchEvery),
+		Logger:          log,
+		Metrics:         metrics,
+	}
+}
+
+func storeConfig(cfg *config.Config) sessionstore.StoreConfig {
+	return sessionstore.StoreConfig{
+		Cookie:  cfg.Session.Cookie,
+		Options: sessions.Options{Secure: cfg.CookieSecure()},
+	}
+}
+
+// clientPatterns are the attributes that page scripts may read and write.
+func clientPatterns(cfg *config.Config) (readable, writable sessionstore.Patterns, err error) {
+	if readable, err = sessionstore.ParsePatterns(cfg.Session.ClientReadable); err != nil {
+		return readable, writable, err
+	}
+	writable, err = sessionstore.ParsePatterns(cfg.Session.ClientWritable)
+	return readable, writable, err
+}
+
+// hubConfig lacks what is no setting: backplane, sessions and patterns.
+func hubConfig(cfg *config.Config) ws.Config {
+	return ws.Config{
+		Origins: cfg.Origins,
+		Routes:  routesTo(cfg, "documents"),
+		Documents: ws.DocumentsConfig{
+			OperationsBehind: cfg.Documents.OperationsBehind,
+			PresenceBehind:   cfg.Documents.PresenceBehind,
+			Replies:          cfg.Documents.Replies,
+			MaxMessage:       int64(cfg.Documents.MaxMessage),
+			AuthTimeout:      cfg.Documents.AuthTimeout,
+		},
+		Limits: ws.Limits(cfg.Limits),
+		Drain:  ws.DrainConfig{Timeout: orNone(cfg.Drain.Timeout), Spread: orNone(cfg.Drain.Spread)},
+	}
+}
+
+// routesTo returns the path prefixes under which a part of Tandem is served,
+// each once.
+func routesTo(cfg *config.Config, use string) []string {
+	var prefixes []string
+	seen := map[string]bool{}
+	for _, l := range cfg.Listeners {
+		for _, r := range l.Routes {
+			if r.Use == use && !seen[r.Path] {
+				seen[r.Path] = true
+				prefixes = append(prefixes, r.Path)
+			}
+		}
+	}
+	return prefixes
+}
+
+// uses are the names that a route may use.
+var uses = []string{"documents", "pairs", "webapp"}
+
+// validate asks the gateway about the listeners, so that check never calls
+// good what serve refuses.
+func validate(cfg *config.Config) error {
+	var faults config.Faults
+	for _, f := range gateway.Validate(gatewayListeners(cfg), uses) {
+		faults = append(faults, cfg.Fault(f.Path, f.Problem))
+	}
+	if len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
+func gatewayListeners(cfg *config.Config) []gateway.Listener {
+	list := make([]gateway.Listener, len(cfg.Listeners))
+	for i, l := range cfg.Listeners {
+		list[i] = gateway.Listener{
+			Address:  l.Address,
+			TLS:      (*gateway.TLSFiles)(l.TLS),
+			Upstream: gatewayUpstream(l.Upstream),
+			Files:    (*gateway.Files)(l.Files),
+			TCP:      (*gateway.TCP)(l.TCP),
+		}
+		for _, r := range l.Routes {
+			list[i].Routes = append(list[i].Routes, gateway.Route{
+				Host: r.Host, Path: r.Path, Use: r.Use,
+				Files:    (*gateway.Files)(r.Files),
+				Upstream: gatewayUpstream(r.Upstream),
+			})
+		}
+	}
+	return list
+}
+
+func gatewayUpstream(u *config.Upstream) *gateway.Upstream {
+	if u == nil {
+		return nil
+	}
+	return &gateway.Upstream{
+		Targets:       u.Targets,
+		Login:         u.Login,
+		Balance:       u.Balance,
+		Health:        (*gateway.Health)(u.Health),
+		Timeouts:      gateway.Timeouts(u.Timeouts),
+		Retries:       u.Retries,
+		ForwardCookie: u.ForwardCookie,
+		StripPrefix:   u.StripPrefix,
+	}
+}
+
+// adminToken reads the bearer token of the admin API; empty: the API is off.
+func adminToken(cfg *config.Config) (string, error) {
+	if cfg.Admin.TokenFile == "" {
+		return "", nil
+	}
+	token, err := os.ReadFile(cfg.Admin.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("admin.token_file: %w", err)
+	}
+	return strings.TrimSpace(string(token)), nil
+}
