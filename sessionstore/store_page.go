@@ -1,0 +1,131 @@
+package sessionstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"sync"
+	"weak"
+
+	"github.com/gorilla/sessions"
+)
+
+// page is what stands behind a gorilla session. It belongs to the goroutine
+// that serves the request.
+type page struct {
+	presented string   // well-formed ID of the request's cookie, or empty
+	session   *Session // nil when failed is set
+	absent    error    // why the session is new: ErrNotFound or ErrEnded
+	failed    error    // why nothing is known and nothing may be saved
+
+	// base is what gorilla's Values held when the handler got them or last
+	// saved them, serialized: what differs from it the handler changed.
+	base []byte
+}
+
+// save brings the handler's changes of gs.Values into the typed session and
+// saves that.
+func (p *page) save(ctx context.Context, gs *sessions.Session) error {
+	s := p.session
+	if err := p.take(gs.Values); err != nil {
+		return err
+	}
+	var err error
+	switch {
+	case s.IsNew() && len(s.keys()) == 0:
+		return nil
+	case gs.ID == "" && !s.IsNew():
+		err = s.Rotate(ctx, nil)
+	default:
+		err = s.Save(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if p.base, err = s.f.cfg.Serializer.Serialize(gs); err != nil {
+		return fmt.Errorf("sessionstore: remember what was saved: %w", err)
+	}
+	return nil
+}
+
+// take applies to the typed session what the handler did to values since
+// base. The typed session may have moved on by itself in the meantime: only
+// the difference counts, so that neither undoes the other.
+func (p *page) take(values map[any]any) error {
+	base := map[any]any{}
+	if p.base != nil {
+		var err error
+		if base, err = p.session.f.decodeValues(p.base); err != nil {
+			return err
+		}
+	}
+	target, err := p.session.values()
+	if err != nil {
+		return err
+	}
+	for key, value := range values {
+		old, had := base[key]
+		switch {
+		case had && reflect.DeepEqual(old, value):
+		case reservedKey(key):
+			return fmt.Errorf("%w: %v", ErrReserved, key)
+		default:
+			target[key] = value
+		}
+	}
+	// Handlers empty Values as a whole; reserved attributes outlive that.
+	for key := range base {
+		if _, kept := values[key]; !kept && !reservedKey(key) {
+			delete(target, key)
+		}
+	}
+	return p.session.assign(target)
+}
+
+// logout ends the session, which may have ended already.
+func (p *page) logout(ctx context.Context) error {
+	if p.session.IsNew() {
+		return nil
+	}
+	err := p.session.Destroy(ctx, ReasonLogout)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrEnded) {
+		return nil
+	}
+	return err
+}
+
+// pageTable finds the page behind a gorilla session. It cannot hang on the
+// session itself, whose only free field gorilla's registry overwrites; the
+// table holds the session weakly and drops the page after it is collected.
+// A page must not lead back to its gorilla session. Safe for concurrent use;
+// the zero value is empty.
+type pageTable struct {
+	mu    sync.RWMutex
+	pages map[weak.Pointer[sessions.Session]]*page // guarded by mu
+}
+
+func (t *pageTable) get(gs *sessions.Session) (*page, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	p, ok := t.pages[weak.Make(gs)]
+	return p, ok
+}
+
+func (t *pageTable) put(gs *sessions.Session, p *page) {
+	key := weak.Make(gs)
+	t.mu.Lock()
+	if t.pages == nil {
+		t.pages = make(map[weak.Pointer[sessions.Session]]*page)
+	}
+	t.pages[key] = p
+	t.mu.Unlock()
+	runtime.AddCleanup(gs, t.drop, key)
+}
+
+func (t *pageTable) drop(key weak.Pointer[sessions.Session]) {
+	t.mu.Lock()
+	delete(t.pages, key)
+	t.mu.Unlock()
+}

@@ -1,0 +1,231 @@
+package sessionstore
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// verifyChunk is how many sessions are compared by one command, and
+// loadsAtOnce how many are loaded side by side.
+const (
+	verifyChunk = 250
+	loadsAtOnce = 8
+)
+
+// work does what waits for the worker, and compares every entry with Redis
+// each VerifyEvery, until ctx ends.
+func (w *Watcher) work(ctx context.Context) {
+	tick := time.NewTicker(w.cfg.VerifyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			w.mu.Lock()
+			w.queue.scan = true
+			w.mu.Unlock()
+		case <-w.wake:
+		}
+		w.round(ctx)
+	}
+}
+
+// round does all work that waits now.
+func (w *Watcher) round(ctx context.Context) {
+	if w.takeScan() {
+		w.scan(ctx)
+		w.endUnverified()
+	}
+	w.refreshAll(ctx)
+	w.touchAll(ctx)
+}
+
+func (w *Watcher) takeScan() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	scan := w.queue.scan
+	w.queue.scan = false
+	return scan
+}
+
+// scan compares every entry's bytes with those in Redis, cheaply; those that
+// differ, ended or are missing are left to refresh.
+func (w *Watcher) scan(ctx context.Context) {
+	w.mu.Lock()
+	entries := make([]*entry, 0, len(w.entries))
+	for _, e := range w.entries {
+		entries = append(entries, e)
+	}
+	w.mu.Unlock()
+	if len(entries) == 0 {
+		return
+	}
+
+	began := time.Now()
+	for chunk := range slices.Chunk(entries, verifyChunk) {
+		if err := w.compare(ctx, chunk); err != nil {
+			w.log.Warn("bound sessions cannot be verified", "err", err)
+			return // Redis is away: the next chunk would only wait as long
+		}
+	}
+	w.metrics.verify.Observe(time.Since(began).Seconds())
+}
+
+func (w *Watcher) compare(ctx context.Context, chunk []*entry) error {
+	ids := make([]string, len(chunk))
+	w.mu.Lock()
+	for i, e := range chunk {
+		ids[i] = e.snapshot.id
+	}
+	w.mu.Unlock()
+
+	asked := time.Now()
+	held, err := w.factory.peek(ctx, ids)
+	if err != nil {
+		return err
+	}
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, e := range chunk {
+		lives := held[i].raw != nil && held[i].ended == ""
+		if lives && string(held[i].raw) == string(e.snapshot.raw) {
+			e.verified = asked
+		} else {
+			w.refreshLocked(e)
+		}
+	}
+	return nil
+}
+
+// refreshAll loads the entries that wait for it.
+func (w *Watcher) refreshAll(ctx context.Context) {
+	w.mu.Lock()
+	entries := w.queue.refresh
+	w.queue.refresh = nil
+	w.mu.Unlock()
+
+	var loading errgroup.Group
+	loading.SetLimit(loadsAtOnce)
+	for _, e := range entries {
+		loading.Go(func() error {
+			w.refresh(ctx, e)
+			return nil
+		})
+	}
+	_ = loading.Wait() // never an error: what went wrong is e's own affair
+}
+
+// refresh loads e's session again, wherever rotation took it, and acts on
+// what it finds.
+func (w *Watcher) refresh(ctx context.Context, e *entry) {
+	w.mu.Lock()
+	e.refreshing = false
+	id, version, over := e.snapshot.id, e.version, e.over
+	w.mu.Unlock()
+	if over {
+		return
+	}
+
+	s, err := w.factory.follow(ctx, id)
+
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case e.over:
+	case err != nil:
+		w.learnLocked(e, err)
+	case e.version != version:
+		w.refreshLocked(e) // replaced meanwhile: which state is newer only Redis knows
+	default:
+		w.replaceLocked(e, s.Snapshot(), now)
+		w.warnLocked(e, now)
+	}
+}
+
+// learnLocked acts on what the failure to load or save e's session tells
+// about it.
+func (w *Watcher) learnLocked(e *entry, err error) {
+	now := time.Now()
+	var ended *EndedError
+	switch {
+	case e.over:
+	case errors.As(err, &ended) && ended.Reason != ReasonRotated:
+		w.endLocked(e, ended.Reason)
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrEnded):
+		w.endLocked(e, e.whyMissing(now))
+	case !now.Before(e.snapshot.ExpiresAt()):
+		w.endLocked(e, ReasonExpired) // that is true whatever Redis would say
+	case errors.Is(err, ErrUndecodable):
+		w.log.Warn("a bound session cannot be decoded", "session", e.handle, "err", err)
+		e.verified = now // it lives, though its state cannot be told
+		e.timer.Reset(w.cfg.VerifyEvery)
+	default:
+		e.timer.Reset(w.cfg.VerifyEvery) // Redis did not answer: try again
+	}
+}
+
+// whyMissing says why Redis has neither the session nor the mark of its end:
+// its time ran out, as far as this replica knows, or somebody removed it.
+func (e *entry) whyMissing(now time.Time) Reason {
+	slack := min(time.Second, e.w.factory.cfg.IdleTimeout/10)
+	if now.After(e.endsAt().Add(-slack)) {
+		return ReasonExpired
+	}
+	return ReasonGone
+}
+
+// due is called by e's timer: the session may be about to end.
+func (e *entry) due() {
+	e.w.mu.Lock()
+	defer e.w.mu.Unlock()
+	e.w.refreshLocked(e)
+}
+
+// endUnverified ends the entries that Redis has not confirmed for too long.
+func (w *Watcher) endUnverified() {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.entries {
+		if now.Sub(e.verified) > w.cfg.MaxUnverified {
+			w.unverifiedLocked(e)
+		}
+	}
+}
+
+// touchAll extends the life of the entries with activity, in one batch.
+func (w *Watcher) touchAll(ctx context.Context) {
+	w.mu.Lock()
+	entries := w.queue.touch
+	w.queue.touch = nil
+	entries = slices.DeleteFunc(entries, func(e *entry) bool { return e.over })
+	snapshots := make([]*Snapshot, len(entries))
+	for i, e := range entries {
+		snapshots[i] = e.snapshot
+	}
+	w.mu.Unlock()
+	if len(entries) == 0 {
+		return
+	}
+
+	err := w.factory.Touch(ctx, snapshots...)
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.log.Debug("activity of bound sessions was not recorded yet", "err", err)
+		w.queue.touch = append(w.queue.touch, entries...) // with the next round
+		return
+	}
+	for _, e := range entries {
+		e.touching = false
+		w.refreshLocked(e) // to know when it ends now
+	}
+}
