@@ -1,0 +1,137 @@
+package wsredis
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/seed-6230208e/tandem/ws"
+)
+
+// Append implements ws.Log: one script, one round trip.
+//
+// A new epoch keeps what survived. When a failover lost the newest operations,
+// those before stay in the log under the new epoch; when the log is gone, the
+// kept snapshot stays and numbering goes on after it; when everything is gone,
+// numbering starts at 1.
+func (b *Backplane) Append(ctx context.Context, document string, op ws.Operation, known ws.Position) (ws.Ack, error) {
+	reply, err := b.runLog(ctx, appendScript, document,
+		b.keep, op.UserID+"\x00"+op.ID, known.Epoch, known.Seq, op.FrameTail())
+	if err != nil {
+		return ws.Ack{}, wrap("append", err)
+	}
+	r := reader{values: reply}
+	ack := ws.Ack{Position: r.position(), Duplicate: r.flag()}
+	if r.failed {
+		return ws.Ack{}, fmt.Errorf("append: unexpected reply %v", reply)
+	}
+	b.subs.learn(document, ack.Position)
+	return ack, nil
+}
+
+// History implements ws.Log. A document that nobody has opened before gets its
+// epoch here, so that a client's first position holds.
+func (b *Backplane) History(ctx context.Context, document string, since *ws.Position, maxBytes int) (ws.History, error) {
+	epoch, seq := "", any("")
+	if since != nil {
+		epoch, seq = since.Epoch, since.Seq
+	}
+	reply, err := b.runLog(ctx, historyScript, document, epoch, seq, maxBytes)
+	if err != nil {
+		return ws.History{}, wrap("history", err)
+	}
+	r := reader{values: reply}
+	at := r.position()
+	h := ws.History{Epoch: at.Epoch, Head: at.Seq, SnapshotSeq: r.seq()}
+	h.Snapshot = r.bytes()
+	h.Recovered, h.More = r.flag(), r.flag()
+	frames := reader{values: r.list()}
+	for len(frames.values) > 0 && !frames.failed {
+		h.Entries = append(h.Entries, ws.Entry{Seq: frames.seq(), Frame: frames.bytes()})
+	}
+	if r.failed || frames.failed {
+		return ws.History{}, fmt.Errorf("history: unexpected reply of %d values", len(reply))
+	}
+	b.subs.learn(document, ws.Position{Epoch: h.Epoch})
+	return h, nil
+}
+
+// KeepSnapshot implements ws.Log.
+func (b *Backplane) KeepSnapshot(ctx context.Context, document string, at ws.Position, payload json.RawMessage) error {
+	kept, err := snapshotScript.Run(ctx, b.client, logKeys(document),
+		b.logArgs(document, at.Epoch, at.Seq, []byte(payload))...).Bool()
+	switch {
+	case err != nil:
+		return wrap("keep snapshot", err)
+	case !kept:
+		return fmt.Errorf("snapshot at %s/%d: %w", at.Epoch, at.Seq, ws.ErrConflict)
+	}
+	return nil
+}
+
+func (b *Backplane) runLog(ctx context.Context, script *redis.Script, document string, args ...any) ([]any, error) {
+	return script.Run(ctx, b.client, logKeys(document), b.logArgs(document, args...)...).Slice()
+}
+
+// logArgs puts what every script on a log takes before args.
+func (b *Backplane) logArgs(document string, args ...any) []any {
+	return append([]any{newsChannel(document), newEpoch(), int64(b.retention / time.Second)}, args...)
+}
+
+// newEpoch names a life of a log: 80 random bits, none that JSON would escape.
+func newEpoch() string { return strings.ToLower(rand.Text()[:16]) }
+
+// reader takes a script's reply apart. The first value that is not what it
+// should be sets failed.
+type reader struct {
+	values []any
+	failed bool
+}
+
+func (r *reader) next() any {
+	if len(r.values) == 0 {
+		r.failed = true
+		return nil
+	}
+	v := r.values[0]
+	r.values = r.values[1:]
+	return v
+}
+
+func (r *reader) text() string {
+	s, ok := r.next().(string)
+	r.failed = r.failed || !ok
+	return s
+}
+
+// bytes is nil for a nil reply.
+func (r *reader) bytes() []byte {
+	v := r.next()
+	if v == nil {
+		return nil
+	}
+	s, ok := v.(string)
+	r.failed = r.failed || !ok
+	return []byte(s)
+}
+
+func (r *reader) seq() uint64 {
+	n, ok := r.next().(int64)
+	r.failed = r.failed || !ok || n < 0
+	return uint64(n)
+}
+
+func (r *reader) flag() bool { return r.seq() == 1 }
+
+func (r *reader) position() ws.Position { return ws.Position{Epoch: r.text(), Seq: r.seq()} }
+
+func (r *reader) list() []any {
+	list, ok := r.next().([]any)
+	r.failed = r.failed || !ok
+	return list
+}

@@ -1,0 +1,32 @@
+-- Appends one operation: deduplicates, numbers, stores and announces it.
+-- Repeating the call is harmless: the ID is known then.
+--
+-- ARGV[4] operations to keep   ARGV[5] user NUL id
+-- ARGV[6], ARGV[7] newest epoch and seq that the caller has seen
+-- ARGV[8] the frame without its head
+-- returns {epoch, seq, 1 when it was there already}
+local epoch, seq, logged = open(ARGV[6], tonumber(ARGV[7]))
+
+-- Today's, yesterday's and the day before's IDs: more than 24 hours.
+for i = 4, 6 do
+  local before = tonumber(redis.call('HGET', KEYS[i], ARGV[5]) or 0)
+  if before > 0 and before <= seq then return {epoch, before, 1} end
+end
+
+seq = seq + 1
+local number = string.format('%.0f', seq)
+redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], number .. '-0', 'f', ARGV[8])
+redis.call('HSET', doc, 'seq', number)
+keep(seq, not logged)
+
+-- The day is this server's, not the caller's: clocks of replicas differ. A
+-- day's hash is gone 36 hours after its last write, half a day before its
+-- turn comes again.
+local today = KEYS[4 + math.floor(tonumber(redis.call('TIME')[1]) / day) % 3]
+redis.call('HSET', today, ARGV[5], number)
+if redis.call('TTL', today) < 1.25 * day then
+  redis.call('EXPIRE', today, 1.5 * day)
+end
+
+redis.call('PUBLISH', ARGV[1], head(epoch, number) .. ARGV[8])
+return {epoch, seq, 0}

@@ -1,0 +1,18 @@
+-- Looks after one open document, once a tick: begins a new epoch when its log
+-- was lost, keeps the document alive while somebody is in it, and tells
+-- whether this replica's members are still in the presence hash.
+--
+-- KEYS[7] presence hash
+-- ARGV[4], ARGV[5] newest epoch and seq that the caller has seen
+-- ARGV[6] one of the caller's connections, empty: it has no member here.
+--         Hashes are lost whole and reaped by replica, so one stands for all.
+-- ARGV[7] life of the presence hash, seconds
+-- returns {epoch, head, 1 when that connection is present or none was asked}
+local epoch, seq = open(ARGV[4], tonumber(ARGV[5]))
+if ARGV[6] == '' then return {epoch, seq, 1} end
+keep(seq, false)
+if redis.call('HEXISTS', KEYS[7], ARGV[6]) == 0 then return {epoch, seq, 0} end
+if redis.call('TTL', KEYS[7]) < tonumber(ARGV[7]) / 2 then
+  redis.call('EXPIRE', KEYS[7], ARGV[7])
+end
+return {epoch, seq, 1}

@@ -1,0 +1,208 @@
+package wsredis
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/seed-6230208e/tandem/ws"
+)
+
+// settle lets a burst of reasons to wake up become one.
+const settle = 20 * time.Millisecond
+
+// maintain ticks until ctx ends. Idle, a tick costs one SET; each open
+// document adds one script, each other replica met there one PTTL, and each
+// kind goes in one round trip.
+func (b *Backplane) maintain(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-b.wake:
+			select {
+			case <-time.After(settle):
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+		timer.Reset(b.pass(ctx))
+	}
+}
+
+// pass does a tick's work and returns when the next is due. What fails is left
+// to the next.
+func (b *Backplane) pass(ctx context.Context) time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, b.tick)
+	defer cancel()
+	if err := b.presence.renewLease(ctx); err != nil {
+		b.logger.Debug("tick", "err", err)
+		return b.tick
+	}
+	topics := b.subs.open()
+	b.check(ctx, topics)
+	b.survey(ctx, topics)
+	return b.reap(ctx, topics)
+}
+
+// check finds lost logs, missed announcements and lost members.
+func (b *Backplane) check(ctx context.Context, topics []*topic) {
+	calls := make([]call, len(topics))
+	for i, t := range topics {
+		known := b.subs.position(t)
+		calls[i] = call{
+			keys: append(logKeys(t.document), presenceKey(t.document)),
+			args: b.logArgs(t.document, known.Epoch, known.Seq,
+				b.presence.sample(t.document), int64(presenceLife/time.Second)),
+		}
+	}
+	for i, result := range runAll(ctx, b.client, checkScript, calls) {
+		values, err := result.Slice()
+		r := reader{values: values}
+		at, present := r.position(), r.flag()
+		if err != nil || r.failed {
+			b.logger.Debug("check", "document", topics[i].document, "err", err)
+			continue
+		}
+		b.subs.checked(topics[i], at)
+		if !present {
+			b.subs.wantSurvey(topics[i])
+		}
+	}
+}
+
+// survey compares the members in Redis with ours where there is a reason to.
+func (b *Backplane) survey(ctx context.Context, topics []*topic) {
+	for _, t := range topics {
+		if !b.subs.takeSurvey(t) {
+			continue
+		}
+		put, others, err := b.presence.refill(ctx, t.document)
+		if err != nil {
+			b.subs.wantSurvey(t)
+			b.logger.Debug("refill", "document", t.document, "err", err)
+			continue
+		}
+		b.subs.met(t, others)
+		if put > 0 {
+			b.metrics.refilled.Add(float64(put))
+			b.logger.Info("members put back into Redis", "document", t.document, "members", put)
+		}
+	}
+}
+
+// reap removes the members of dead replicas, and returns when to look again:
+// at the next tick, or as soon as the first lease can run out.
+func (b *Backplane) reap(ctx context.Context, topics []*topic) time.Duration {
+	where := b.subs.others(topics, b.incarnation)
+	replicas := make([]string, 0, len(where))
+	for replica := range where {
+		replicas = append(replicas, replica)
+	}
+	leases := make([]*redis.DurationCmd, len(replicas))
+	if _, err := b.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, replica := range replicas {
+			leases[i] = p.PTTL(ctx, leaseKey(replica))
+		}
+		return nil
+	}); err != nil {
+		return b.tick
+	}
+
+	next := b.tick
+	dead := map[string]struct{}{}
+	graves := map[*topic]struct{}{}
+	for i, replica := range replicas {
+		switch left := leases[i].Val(); {
+		case left == noKey:
+			dead[replica] = struct{}{}
+			for _, t := range where[replica] {
+				graves[t] = struct{}{}
+			}
+		case left >= 0:
+			next = min(next, left+time.Millisecond)
+		}
+	}
+	for t := range graves {
+		n, err := b.presence.reap(ctx, t.document, dead)
+		if err != nil {
+			b.logger.Debug("reap", "document", t.document, "err", err)
+			continue
+		}
+		b.subs.forget(t, dead)
+		if n > 0 {
+			b.metrics.reaped.Add(float64(n))
+			b.logger.Info("removed members of dead replicas", "document", t.document, "members", n)
+		}
+	}
+	return next
+}
+
+// noKey is PTTL's answer for a key that is not there.
+const noKey = time.Duration(-2)
+
+// position is the newest known of the topic.
+func (s *subscriptions) position(t *topic) ws.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return t.at
+}
+
+func (s *subscriptions) wantSurvey(t *topic) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.survey = true
+}
+
+func (s *subscriptions) wantSurveyOf(document string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.topics[document]; t != nil {
+		t.survey = true
+	}
+}
+
+// takeSurvey reports whether a survey is wanted; then it no longer is.
+func (s *subscriptions) takeSurvey(t *topic) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := t.survey
+	t.survey = false
+	return wanted
+}
+
+// met adds to the replicas known to have members in the topic.
+func (s *subscriptions) met(t *topic, replicas map[string]struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for replica := range replicas {
+		t.replicas[replica] = struct{}{}
+	}
+}
+
+func (s *subscriptions) forget(t *topic, replicas map[string]struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for replica := range replicas {
+		delete(t.replicas, replica)
+	}
+}
+
+// others returns where each replica but self has members.
+func (s *subscriptions) others(topics []*topic, self string) map[string][]*topic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	where := map[string][]*topic{}
+	for _, t := range topics {
+		for replica := range t.replicas {
+			if replica != self {
+				where[replica] = append(where[replica], t)
+			}
+		}
+	}
+	return where
+}

@@ -1,0 +1,68 @@
+package wsredis
+
+import (
+	"github.com/seed-6230208e/tandem/ws"
+)
+
+// topic is one document's subscription.
+type topic struct {
+	// Fixed after construction.
+	document string
+	receiver ws.Receiver
+	ready    chan struct{} // closed when confirmed or failed
+
+	// Guarded by subscriptions.mu.
+	confirmed bool
+	failed    error
+	closed    bool
+	gap       bool                // receiver.Gap is due
+	survey    bool                // the tick is to compare Redis' members with ours
+	replicas  map[string]struct{} // other incarnations that have members here
+	at        ws.Position         // newest position known, from anywhere
+	delivered uint64              // highest seq announced to us in at.Epoch
+	expected  uint64              // head at the last check; delivered by the next
+	based     bool                // expected holds
+}
+
+func newTopic(document string, r ws.Receiver) *topic {
+	return &topic{
+		document: document, receiver: r, ready: make(chan struct{}),
+		survey: true, replicas: map[string]struct{}{},
+	}
+}
+
+// learnLocked takes note of a position, and reports whether it shows that a
+// new epoch began since the last one.
+func (t *topic) learnLocked(at ws.Position) bool {
+	if t.at.Epoch == at.Epoch {
+		t.at.Seq = max(t.at.Seq, at.Seq)
+		return false
+	}
+	renewed := t.at.Epoch != ""
+	t.at = at
+	t.delivered, t.expected, t.based = 0, 0, false
+	return renewed
+}
+
+// checkLocked compares the log's head with what was announced, and reports
+// whether something is missing. An announcement has from one check to the
+// next to arrive.
+func (t *topic) checkLocked(head uint64) bool {
+	if !t.based {
+		t.based = true
+		t.delivered = max(t.delivered, head) // from before the subscription
+	}
+	missed := t.delivered < t.expected
+	t.delivered = max(t.delivered, t.expected)
+	t.expected = head
+	return missed
+}
+
+// finishLocked ends the wait of subscribe.
+func (t *topic) finishLocked(err error) {
+	if t.confirmed || t.failed != nil {
+		return
+	}
+	t.confirmed, t.failed = err == nil, err
+	close(t.ready)
+}
