@@ -57,7 +57,7 @@ type callback struct{ fn func(up bool) }
 
 // outage is one time of being down.
 type outage struct {
-	err   error // what commands get
+	err   error // what commands get: why the latest probe failed
 	since time.Time
 }
 
@@ -155,6 +155,7 @@ func (m *monitor) recover(ctx context.Context) {
 			m.rise()
 			return
 		}
+		m.down.Store(&outage{err: unavailable(err), since: m.down.Load().since}) // refused, then loading, …
 	}
 }
 

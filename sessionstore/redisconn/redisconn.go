@@ -92,10 +92,11 @@ func (cfg *Config) setDefaults() error {
 
 // Conn is one Redis, opened. It is safe for concurrent use.
 type Conn struct {
-	client   redis.UniversalClient
-	guard    *guard
-	monitor  *monitor
-	embedded *miniredis.Miniredis // nil: a Redis of its own
+	client    redis.UniversalClient
+	guard     *guard
+	monitor   *monitor
+	newProber func() *prober
+	embedded  *miniredis.Miniredis // nil: a Redis of its own
 
 	stop context.CancelFunc // ends the monitor and dials under way
 	once sync.Once
@@ -135,8 +136,11 @@ func Open(cfg Config) (*Conn, error) {
 		cfg.Logger.Warn("embedded redis: sessions and documents live in this process only and are lost when it ends")
 	}
 	opts := options{target: tgt, dial: d.dial, timeout: cfg.CommandTimeout, dialTimeout: cfg.DialTimeout}
-	p := &prober{open: func() redis.UniversalClient { return opts.probing().client() }, timeout: min(probeTimeout, cfg.CommandTimeout)}
-	c.monitor = newMonitor(p, cfg.Logger, m)
+	probing := opts.probing()
+	c.newProber = func() *prober {
+		return &prober{open: probing.client, timeout: min(probeTimeout, cfg.CommandTimeout)}
+	}
+	c.monitor = newMonitor(c.newProber(), cfg.Logger, m)
 	c.guard = newGuard(cfg.CheckEvery, cfg.CommandTimeout/2, c.monitor.doubt, m)
 	opts.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := d.dial(ctx, network, addr)
@@ -170,8 +174,17 @@ func (c *Conn) Up() bool { return c.monitor.up() }
 // remove may return while fn still runs. fn must not call Close.
 func (c *Conn) OnChange(fn func(up bool)) (remove func()) { return c.monitor.onChange(fn) }
 
-// Ping asks Redis, also while it is down.
-func (c *Conn) Ping(ctx context.Context) error { return c.client.Ping(withoutRefusal(ctx)).Err() }
+// Ping asks Redis over a new connection, also while it is down, and waits for a
+// second at most. Nil means that Redis answers and takes writes.
+func (c *Conn) Ping(ctx context.Context) error {
+	p := c.newProber()
+	defer p.close()
+	err := p.probe(ctx)
+	if classify(ctx, err) == classNone {
+		return err
+	}
+	return unavailable(err)
+}
 
 // Embedded tells whether this Redis lives in this process.
 func (c *Conn) Embedded() bool { return c.embedded != nil }

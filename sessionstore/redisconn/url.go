@@ -40,7 +40,7 @@ type target struct {
 const allowedForms = `allowed are redis://host:6379/0, redis+sentinel://host:26379,host:26379/mymaster/0, ` +
 	`redis+cluster://host:7000,host:7001 (each with rediss for TLS), and "embedded:"`
 
-const encodeHint = "a user name or password with special characters must be percent-encoded"
+const encodeHint = "special characters in user name, password and options must be percent-encoded"
 
 var schemes = map[string]target{
 	"redis":           {kind: kindSingle},
@@ -79,7 +79,7 @@ func parseParts(raw string) (target, error) {
 	}
 	authority, tail := rest[:end], rest[end:]
 	path, query, _ := strings.Cut(tail, "?")
-	if strings.ContainsRune(tail, '#') || strings.ContainsRune(path, '@') {
+	if strings.ContainsAny(tail, "#@") {
 		return target{}, errors.New("has a # or a late @; " + encodeHint)
 	}
 	hosts := authority
