@@ -54,6 +54,11 @@ func TestUsersAndSessions(t *testing.T) {
 		do("", "sessions", "list").expect(t, exitOK, "HANDLE")
 		do("", "sessions", "list", "--user", "ada").expect(t, exitOK)
 		do("", "sessions", "list", "--user", "nobody").expect(t, exitFailed, `user "nobody"`)
+		login(t, server, "4712", "twin")
+		login(t, server, "4713", "twin")
+		do("", "sessions", "list", "--user", "twin").expect(t, exitFailed, `several users are called "twin"`)
+		do("", "sessions", "revoke", "--user", "4712").expect(t, exitOK, "ended 1 sessions of 4712")
+		do("", "sessions", "revoke", "--user", "twin").expect(t, exitOK, "ended 1 sessions of twin")
 		first, second := login(t, server, users[0].ID, "ada"), login(t, server, users[0].ID, "ada")
 		foreign := login(t, server, "4711", "")
 		for _, user := range []string{"ada", "ADA", users[0].ID} {

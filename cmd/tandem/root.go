@@ -24,8 +24,7 @@ func rootCommand(e env) *cobra.Command {
 		Short:         "Session-sharing gateway for web pages and WebSockets",
 		SilenceUsage:  true, // report says where to find it
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          needCommand,
+		RunE:          needCommand, // without Args, cobra suggests commands for mistyped ones
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
@@ -52,7 +51,7 @@ func needCommand(c *cobra.Command, _ []string) error {
 			names = append(names, sub.Name())
 		}
 	}
-	return fmt.Errorf("%s needs a command: %s", c.CommandPath(), strings.Join(names, ", "))
+	return fmt.Errorf("a command is missing after %q: %s", c.CommandPath(), strings.Join(names, ", "))
 }
 
 // action makes the RunE of a command whose errors are failures of the

@@ -63,21 +63,16 @@ func sessionsList(a *app) *cobra.Command {
 	return c
 }
 
-// list returns the sessions of user, all users' when it is empty. A user that
-// has neither account nor session is unknown.
+// list returns the sessions of user, all users' when it is empty.
 func (s store) list(ctx context.Context, user string) ([]sessionstore.Info, error) {
 	if user == "" {
 		return s.sessions.List(ctx, "")
 	}
-	id, known, err := s.userID(ctx, user)
+	id, err := s.userID(ctx, user)
 	if err != nil {
 		return nil, err
 	}
-	infos, err := s.sessions.List(ctx, id)
-	if err == nil && !known && len(infos) == 0 {
-		return nil, unknownUser(user)
-	}
-	return infos, err
+	return s.sessions.List(ctx, id)
 }
 
 func sessionsShow(a *app) *cobra.Command {
@@ -134,7 +129,7 @@ func sessionsRevoke(a *app) *cobra.Command {
 				if len(args) == 0 {
 					return a.revokeUser(ctx, s, user)
 				}
-				if err := s.revoke(ctx, args[0]); err != nil {
+				if err := s.sessions.EndHandle(ctx, args[0], sessionstore.ReasonRevoked); err != nil {
 					return sessionError(args[0], err)
 				}
 				_, err := fmt.Fprintf(a.stdout, "ended %s\n", args[0])
@@ -146,17 +141,8 @@ func sessionsRevoke(a *app) *cobra.Command {
 	return c
 }
 
-// revoke ends a session. Ending is idempotent in the store; a person wants to
-// know when there was nothing to end.
-func (s store) revoke(ctx context.Context, handle string) error {
-	if _, err := s.sessions.Info(ctx, handle); err != nil {
-		return err
-	}
-	return s.sessions.EndHandle(ctx, handle, sessionstore.ReasonRevoked)
-}
-
 func (a *app) revokeUser(ctx context.Context, s store, user string) error {
-	id, known, err := s.userID(ctx, user)
+	id, err := s.userID(ctx, user)
 	if err != nil {
 		return err
 	}
@@ -164,15 +150,8 @@ func (a *app) revokeUser(ctx context.Context, s store, user string) error {
 	if err != nil {
 		return err
 	}
-	if n == 0 && !known {
-		return unknownUser(user)
-	}
 	_, err = fmt.Fprintf(a.stdout, "ended %d sessions of %s\n", n, user)
 	return err
-}
-
-func unknownUser(user string) error {
-	return fmt.Errorf("no account and no session belongs to a user %q", user)
 }
 
 // sessionError says what a store's answer means for the handle that was asked for.

@@ -52,19 +52,38 @@ func (a *app) withStore(ctx context.Context, do func(context.Context, store) err
 	return do(ctx, s)
 }
 
-// userID returns the ID of the account called name; a name without account
-// is taken for an ID, since users of other applications have no account here.
-func (s store) userID(ctx context.Context, name string) (id string, known bool, err error) {
+// userID returns the ID of the user called name. Users of other applications
+// have no account here; they are found by the ID or name in their sessions.
+func (s store) userID(ctx context.Context, name string) (string, error) {
 	users, err := s.accounts.List(ctx)
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
 	for _, u := range users {
 		if strings.EqualFold(u.Name, name) || u.ID == name {
-			return u.ID, true, nil
+			return u.ID, nil
 		}
 	}
-	return name, false, nil
+	infos, err := s.sessions.List(ctx, "")
+	if err != nil {
+		return "", err
+	}
+	id := ""
+	for _, info := range infos {
+		switch {
+		case info.UserID == name:
+			return name, nil
+		case info.UserName != name || info.UserID == id:
+		case id != "":
+			return "", fmt.Errorf("several users are called %q; name one by ID, see `tandem sessions list --json`", name)
+		default:
+			id = info.UserID
+		}
+	}
+	if id == "" {
+		return "", fmt.Errorf("no account and no session belongs to a user %q", name)
+	}
+	return id, nil
 }
 
 // redisFault turns redisconn's complaint about the URL into a fault of the

@@ -133,7 +133,7 @@ func checkOrigin(_ place, text string) (string, error) {
 // checkRedis looks at the form only. The text may hold a password and is not
 // repeated in the fault.
 func checkRedis(_ place, text string) (string, error) {
-	const allowed = "redis://, rediss://, redis+sentinel://, rediss+sentinel://, redis+cluster://, rediss+cluster:// or embedded:"
+	const allowed = "redis://, rediss://, redis+sentinel://, rediss+sentinel://, redis+cluster://, rediss+cluster://, or \"embedded:\""
 	if strings.TrimSuffix(text, ":") == "embedded" || text == "embedded://" {
 		return embedded, nil
 	}
@@ -160,7 +160,7 @@ func checkCookie(_ place, text string) (string, error) {
 
 func checkKeyPrefix(_ place, text string) (string, error) {
 	if strings.ContainsAny(text, "{}*?[]\\ \t\r\n") || strings.HasPrefix(text, "tandem:") {
-		return "", fmt.Errorf(`%s cannot be a key prefix: it must not hold spaces or any of { } * ? [ ] \, nor begin with tandem:`, quote(text))
+		return "", fmt.Errorf(`%s cannot be a key prefix: it must not begin with tandem: or hold spaces and any of { } * ? [ ] \`, quote(text))
 	}
 	return text, nil
 }
