@@ -228,7 +228,7 @@ listeners:
 	if code != 1 {
 		t.Errorf("exit %d", code)
 	}
-	for _, want := range []string{file + ":3:17: ", file + ":4:3: ", file + ":8:23: "} {
+	for _, want := range []string{file + ":3:17: ", file + ":4:3: ", file + ":8:24: "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no line starts with %s:\n%s", filepath.Base(want), out)
 		}

@@ -145,6 +145,12 @@ func (r *replica) checks() []gateway.Check {
 		}},
 		{Name: "session_news", Probe: r.watcher.Healthy},
 		{Name: "document_news", Probe: r.backplane.Healthy},
+		{Name: "sockets", Probe: func() error {
+			if !r.informed.Load() {
+				return errors.New("sockets are refused until Redis answers and the subscriptions deliver")
+			}
+			return nil
+		}},
 	}
 }
 

@@ -18,6 +18,7 @@ const availabilityEvery = 100 * time.Millisecond
 // lifecycle is what changes while a replica runs.
 type lifecycle struct {
 	draining atomic.Bool
+	informed atomic.Bool // the sockets have been told that Redis is there
 }
 
 // announce says where the replica listens: to people as the start banner, to
@@ -107,7 +108,9 @@ func (r *replica) followRedis(ctx context.Context) {
 	ticker := time.NewTicker(availabilityEvery)
 	defer ticker.Stop()
 	for {
-		r.hub.SetAvailable(r.redis.Up() && r.watcher.Healthy() == nil && r.backplane.Healthy() == nil)
+		available := r.redis.Up() && r.watcher.Healthy() == nil && r.backplane.Healthy() == nil
+		r.hub.SetAvailable(available)
+		r.informed.Store(available)
 		select {
 		case <-changed:
 		case <-ticker.C:
