@@ -15,12 +15,19 @@ import (
 	"github.com/seed-6230208e/tandem/ws/wstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	redis.SetLogger(silent{}) // it prints each refused connection
+	goleak.VerifyTestMain(m)
+}
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 const (
 	doc     = "d"
 	keep    = 300
-	tick    = 100 * time.Millisecond
+	tick    = 300 * time.Millisecond // a deaf subscription is given up after 0.8 s
 	timeout = 15 * time.Second
 )
 
@@ -70,7 +77,6 @@ func TestContract(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
 		admin := s.Client(t)
 		wstest.Contract(t, func(t *testing.T) wstest.Pair {
-			forget(t, admin)
 			a, kill := killable(t, "a", s)
 			b := start(t, "b", s.Addr())
 			return wstest.Pair{
@@ -105,12 +111,6 @@ func allKeys(t testing.TB, client *redis.Client) []string {
 		t.Fatal(err)
 	}
 	return keys
-}
-
-// forget empties the Redis of a test, so that its subtests start afresh.
-func forget(t testing.TB, client *redis.Client) {
-	t.Helper()
-	remove(t, client, allKeys(t, client)...)
 }
 
 // eventually polls until ok holds.

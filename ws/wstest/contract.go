@@ -55,7 +55,15 @@ func Contract(t *testing.T, open func(t *testing.T) Pair) {
 	}
 }
 
-const doc = "contract.Doc~1:a-b_c"
+// docOf names the subtest's document, so that nothing of another is in it.
+func docOf(t *testing.T) string {
+	return strings.Map(func(r rune) rune {
+		if r == '/' {
+			return ':'
+		}
+		return r
+	}, t.Name())
+}
 
 func operation(id string) ws.Operation {
 	return ws.Operation{
@@ -66,7 +74,7 @@ func operation(id string) ws.Operation {
 
 func mustAppend(t *testing.T, b ws.Backplane, op ws.Operation) ws.Ack {
 	t.Helper()
-	ack, err := b.Append(t.Context(), doc, op, ws.Position{})
+	ack, err := b.Append(t.Context(), docOf(t), op, ws.Position{})
 	if err != nil {
 		t.Fatalf("append %q: %v", op.ID, err)
 	}
@@ -75,7 +83,7 @@ func mustAppend(t *testing.T, b ws.Backplane, op ws.Operation) ws.Ack {
 
 func mustHistory(t *testing.T, b ws.Backplane, since *ws.Position, maxBytes int) ws.History {
 	t.Helper()
-	h, err := b.History(t.Context(), doc, since, maxBytes)
+	h, err := b.History(t.Context(), docOf(t), since, maxBytes)
 	if err != nil {
 		t.Fatalf("history: %v", err)
 	}
@@ -87,7 +95,7 @@ func mustSubscribe(t *testing.T, b ws.Backplane) (*Recorder, func()) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r := NewRecorder()
-	unsubscribe, err := b.Subscribe(ctx, doc, r)
+	unsubscribe, err := b.Subscribe(ctx, docOf(t), r)
 	if err != nil {
 		t.Fatalf("subscribe: %v", err)
 	}
@@ -109,7 +117,7 @@ func testNumbers(t *testing.T, p Pair) {
 		wg.Go(func() {
 			var last uint64
 			for i := range each {
-				ack, err := b.Append(t.Context(), doc, operation(fmt.Sprintf("%d-%d", c, i)), ws.Position{})
+				ack, err := b.Append(t.Context(), docOf(t), operation(fmt.Sprintf("%d-%d", c, i)), ws.Position{})
 				if err != nil || ack.Duplicate || ack.Seq <= last || ack.Seq >= uint64(len(seen)) {
 					t.Errorf("append after %d: %+v, %v", last, ack, err)
 					return
@@ -210,7 +218,7 @@ func testDeduplication(t *testing.T, p Pair) {
 			if i%2 == 1 {
 				b = p.B
 			}
-			acks[i], _ = b.Append(t.Context(), doc, operation("race"), ws.Position{})
+			acks[i], _ = b.Append(t.Context(), docOf(t), operation("race"), ws.Position{})
 		})
 	}
 	wg.Wait()
@@ -234,19 +242,19 @@ func testDeduplication(t *testing.T, p Pair) {
 func testEndedContext(t *testing.T, p Pair) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := p.A.Append(ctx, doc, operation("1"), ws.Position{}); !errors.Is(err, ws.ErrUnavailable) {
+	if _, err := p.A.Append(ctx, docOf(t), operation("1"), ws.Position{}); !errors.Is(err, ws.ErrUnavailable) {
 		t.Errorf("append: %v", err)
 	}
-	if _, err := p.A.History(ctx, doc, nil, plenty); !errors.Is(err, ws.ErrUnavailable) {
+	if _, err := p.A.History(ctx, docOf(t), nil, plenty); !errors.Is(err, ws.ErrUnavailable) {
 		t.Errorf("history: %v", err)
 	}
-	if _, err := p.A.Members(ctx, doc); !errors.Is(err, ws.ErrUnavailable) {
+	if _, err := p.A.Members(ctx, docOf(t)); !errors.Is(err, ws.ErrUnavailable) {
 		t.Errorf("members: %v", err)
 	}
-	if err := p.A.Announce(ctx, doc, joined("1")); !errors.Is(err, ws.ErrUnavailable) {
+	if err := p.A.Announce(ctx, docOf(t), joined("1")); !errors.Is(err, ws.ErrUnavailable) {
 		t.Errorf("announce: %v", err)
 	}
-	if _, err := p.A.Subscribe(ctx, doc, NewRecorder()); !errors.Is(err, ws.ErrUnavailable) {
+	if _, err := p.A.Subscribe(ctx, docOf(t), NewRecorder()); !errors.Is(err, ws.ErrUnavailable) {
 		t.Errorf("subscribe: %v", err)
 	}
 }

@@ -24,7 +24,7 @@ func testSubscription(t *testing.T, p Pair) {
 				return
 			default:
 			}
-			if _, err := p.A.Append(t.Context(), doc, operation(fmt.Sprint("load", i)), ws.Position{}); err != nil {
+			if _, err := p.A.Append(t.Context(), docOf(t), operation(fmt.Sprint("load", i)), ws.Position{}); err != nil {
 				t.Errorf("append: %v", err)
 				return
 			}
@@ -75,7 +75,7 @@ func testUnsubscribe(t *testing.T, p Pair) {
 
 func testSecondSubscription(t *testing.T, p Pair) {
 	r, unsubscribe := mustSubscribe(t, p.A)
-	if _, err := p.A.Subscribe(t.Context(), doc, NewRecorder()); err == nil {
+	if _, err := p.A.Subscribe(t.Context(), docOf(t), NewRecorder()); err == nil {
 		t.Error("a second subscription to one document")
 	}
 	ack := mustAppend(t, p.B, operation("1"))
@@ -102,14 +102,14 @@ func joined(conns ...string) ws.PresenceChange {
 
 func mustAnnounce(t *testing.T, b ws.Backplane, change ws.PresenceChange) {
 	t.Helper()
-	if err := b.Announce(t.Context(), doc, change); err != nil {
+	if err := b.Announce(t.Context(), docOf(t), change); err != nil {
 		t.Fatalf("announce: %v", err)
 	}
 }
 
 func mustMembers(t *testing.T, b ws.Backplane) []string {
 	t.Helper()
-	members, err := b.Members(t.Context(), doc)
+	members, err := b.Members(t.Context(), docOf(t))
 	if err != nil {
 		t.Fatalf("members: %v", err)
 	}
@@ -147,7 +147,7 @@ func testPresence(t *testing.T, p Pair) {
 	mustAnnounce(t, p.A, change)
 	mustAnnounce(t, p.A, change) // as after a lost reply
 	onB.Wait(t, "update and departure", func(s Recorded) bool { return s.Updated("a1") > 0 && s.Left("a2", "leave") > 0 })
-	members, err := p.B.Members(t.Context(), doc)
+	members, err := p.B.Members(t.Context(), docOf(t))
 	if err != nil || len(members) != 2 || members[0].ConnectionID != "a1" || string(members[0].State) != `[1]` {
 		t.Errorf("members: %+v, %v", members, err)
 	}
@@ -172,7 +172,7 @@ func testDeadReplica(t *testing.T, p Pair) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if err := p.B.Announce(ctx, doc, joined("b2")); err != nil {
+	if err := p.B.Announce(ctx, docOf(t), joined("b2")); err != nil {
 		t.Errorf("announce after the death of another: %v", err)
 	}
 }

@@ -105,13 +105,13 @@ func testSnapshot(t *testing.T, p Pair) {
 	last := appendMany(t, p.A, 1, 10)
 	at := func(seq uint64) ws.Position { return ws.Position{Epoch: last.Epoch, Seq: seq} }
 	payload := json.RawMessage(` {"n":9007199254740993,"s":"\u00e9 <"} `)
-	if err := p.A.KeepSnapshot(t.Context(), doc, at(4), payload); err != nil {
+	if err := p.A.KeepSnapshot(t.Context(), docOf(t), at(4), payload); err != nil {
 		t.Fatal(err)
 	}
 	for name, bad := range map[string]ws.Position{
 		"past the head": at(11), "older than the kept": at(3), "another epoch": {Epoch: "another", Seq: 5},
 	} {
-		if err := p.B.KeepSnapshot(t.Context(), doc, bad, payload); !errors.Is(err, ws.ErrConflict) {
+		if err := p.B.KeepSnapshot(t.Context(), docOf(t), bad, payload); !errors.Is(err, ws.ErrConflict) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -128,7 +128,7 @@ func testSnapshot(t *testing.T, p Pair) {
 	if h := mustHistory(t, p.B, &since, plenty); h.Snapshot == nil || h.Recovered {
 		t.Error("everything kept includes the snapshot")
 	}
-	if err := p.B.KeepSnapshot(t.Context(), doc, at(10), json.RawMessage(`2`)); err != nil {
+	if err := p.B.KeepSnapshot(t.Context(), docOf(t), at(10), json.RawMessage(`2`)); err != nil {
 		t.Error(err)
 	}
 	if h := mustHistory(t, p.A, nil, plenty); string(h.Snapshot) != "2" || len(h.Entries) != 0 || !h.Recovered {
@@ -141,17 +141,17 @@ func testLostLog(t *testing.T, p Pair) {
 	defer stop()
 	last := appendMany(t, p.A, 1, 3)
 	onB.Wait(t, "the operations", func(r Recorded) bool { return r.Has(last.Position) })
-	if err := p.A.KeepSnapshot(t.Context(), doc, last.Position, json.RawMessage(`1`)); err != nil {
+	if err := p.A.KeepSnapshot(t.Context(), docOf(t), last.Position, json.RawMessage(`1`)); err != nil {
 		t.Fatal(err)
 	}
 
-	p.LoseLog(doc)
+	p.LoseLog(docOf(t))
 	onB.Wait(t, "a gap", func(r Recorded) bool { return r.Gaps > 0 }) // without anybody writing
 	h := mustHistory(t, p.B, &last.Position, plenty)
 	if h.Epoch == last.Epoch || h.Head != 0 || h.Recovered || h.Snapshot != nil || len(h.Entries) != 0 {
 		t.Fatalf("after the loss of everything: %+v", h)
 	}
-	ack, err := p.A.Append(t.Context(), doc, operation("1"), last.Position)
+	ack, err := p.A.Append(t.Context(), docOf(t), operation("1"), last.Position)
 	if err != nil || ack.Seq != 1 || ack.Duplicate || ack.Epoch != h.Epoch {
 		t.Errorf("an operation sent again: %+v, %v", ack, err)
 	}
@@ -163,7 +163,7 @@ func testLostOperations(t *testing.T, p Pair) {
 	defer stop()
 	last := appendMany(t, p.A, 1, 3)
 	ahead := ws.Position{Epoch: last.Epoch, Seq: 5} // seen before a failover lost 4 and 5
-	ack, err := p.A.Append(t.Context(), doc, operation("6"), ahead)
+	ack, err := p.A.Append(t.Context(), docOf(t), operation("6"), ahead)
 	if err != nil || ack.Epoch == last.Epoch || ack.Seq != 4 || ack.Duplicate {
 		t.Fatalf("after the loss: %+v, %v", ack, err)
 	}
