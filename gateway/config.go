@@ -1,0 +1,189 @@
+package gateway
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/seed-6230208e/tandem/sessionstore"
+)
+
+// Config is what a Gateway is made of.
+type Config struct {
+	// Listeners are the sockets that clients connect to, in order; at least
+	// one.
+	Listeners []Listener
+
+	// Handlers are what a route can `use`, by name: "documents", "pairs",
+	// "webapp". The names become metric labels. A request that carries no
+	// login is sent to /login only where "webapp" answers that path.
+	Handlers map[string]http.Handler
+
+	// Store tells whose session a request carries. Nil: nobody is ever
+	// logged in, and a route that requires it is a fault.
+	Store *sessionstore.Store
+
+	// Cookie is the name of the session cookie, which upstreams do not get
+	// unless Upstream.ForwardCookie. Required with Store.
+	Cookie string
+
+	Admin AdminConfig
+	Drain Drain
+
+	// Logger; nil discards. Requests are logged at debug level, those that
+	// the gateway itself had to answer with a 5xx at warn.
+	Logger *slog.Logger
+
+	// Metrics; nil registers none.
+	Metrics prometheus.Registerer
+}
+
+// Drain says how Shutdown parts from clients; how long it may take is the
+// deadline of Shutdown's context.
+type Drain struct {
+	// Spread is the time over which sockets proxied to upstreams are closed,
+	// one after the other, so that their clients do not all come back at
+	// once. Zero or negative: at once.
+	Spread time.Duration
+}
+
+// Listener is one address and what is served there: Routes, or Upstream or
+// Files alone, which is short for one route for every path, or raw TCP.
+// Exactly one of the four is set.
+type Listener struct {
+	Address  string    // host:port; port 0 picks a free one
+	TLS      *TLSFiles // nil: plain
+	Routes   []Route   // the first that matches wins
+	Upstream *Upstream
+	Files    *Files
+	TCP      *TCP
+}
+
+// TLSFiles are a certificate chain and its key, PEM files that are read again
+// by every Reload. HTTP listeners speak HTTP/2 over it.
+type TLSFiles struct {
+	Cert string
+	Key  string
+}
+
+// Route sends what matches Host and Path to one of Use, Files and Upstream.
+type Route struct {
+	// Host without a port: "api.example.test", or "*.example.test" for every
+	// name with one more label. Empty: any.
+	Host string
+
+	// Path is a prefix that ends at a segment: "/assets/" and "/assets" both
+	// match /assets, /assets/ and /assets/a, neither matches /assetsb. Empty
+	// is "/", which matches every path.
+	Path string
+
+	Use      string // name of one of Config.Handlers
+	Files    *Files
+	Upstream *Upstream
+}
+
+// Files serves a directory.
+type Files struct {
+	// Root is the directory that the rest of the path, after the route's, is
+	// looked up in. Nothing outside it is served, by symbolic link neither,
+	// and no name that starts with a dot but /.well-known/.
+	Root string
+
+	// SPA answers a path that names no file with /index.html, if the path
+	// looks like a page: its last segment has no dot, or the client asks for
+	// HTML.
+	SPA bool
+}
+
+// TCP passes bytes to one target.
+type TCP struct {
+	Target string // host:port
+}
+
+// What a route to an upstream asks of its visitors.
+const (
+	LoginNone     = "none"     // anybody; who is logged in is told to the upstream
+	LoginRequired = "required" // browsers are sent to /login, others get 401
+)
+
+// How a target is chosen for a request.
+const (
+	BalanceLeastRequests = "least-requests" // the one with the fewest requests under way, in turn among equals
+	BalanceRoundRobin    = "round-robin"    // in turn
+	BalanceSessionHash   = "session-hash"   // the same one for the same session, or client address without a session
+)
+
+// Upstream is an HTTP service behind the gateway.
+type Upstream struct {
+	// Targets are http:// or https:// URLs of a host and port only.
+	Targets []string
+
+	Login   string  // LoginNone (default) or LoginRequired
+	Balance string  // default BalanceLeastRequests
+	Health  *Health // nil: no active checks
+
+	Timeouts Timeouts
+
+	// Retries is how many other targets are tried when one fails a request of
+	// which nothing was sent, or that is GET, HEAD or OPTIONS without a body.
+	// Zero: none. Negative is a fault.
+	Retries int
+
+	// ForwardCookie leaves the session cookie in requests to this upstream:
+	// for an application that reads the session from Redis by itself.
+	ForwardCookie bool
+
+	// StripPrefix takes the route's path away from the request's; otherwise
+	// the upstream sees the path as it came.
+	StripPrefix bool
+}
+
+// Health checks each target of an upstream by itself: GET Path, where 2xx and
+// 3xx mean healthy. A target is taken for healthy until its first check.
+type Health struct {
+	Path     string        // default "/"
+	Interval time.Duration // 0: 10 s
+	Timeout  time.Duration // 0: 2 s
+}
+
+// Timeouts of one upstream, by phase.
+type Timeouts struct {
+	// Connect bounds the TCP connect. 0: 5 s.
+	Connect time.Duration
+
+	// ResponseHeader bounds the wait from the last byte of the request to the
+	// response's header. 0: 60 s.
+	ResponseHeader time.Duration
+
+	// Idle is how long a connection to a target may carry no byte: kept for
+	// reuse, within a response, or upgraded. 0: 90 s for those kept for
+	// reuse, no limit within a response.
+	Idle time.Duration
+}
+
+func (u Upstream) withDefaults() Upstream {
+	orString := func(s *string, d string) {
+		if *s == "" {
+			*s = d
+		}
+	}
+	orDuration := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	orString(&u.Login, LoginNone)
+	orString(&u.Balance, BalanceLeastRequests)
+	orDuration(&u.Timeouts.Connect, 5*time.Second)
+	orDuration(&u.Timeouts.ResponseHeader, time.Minute)
+	if u.Health != nil {
+		h := *u.Health
+		orString(&h.Path, "/")
+		orDuration(&h.Interval, 10*time.Second)
+		orDuration(&h.Timeout, 2*time.Second)
+		u.Health = &h
+	}
+	return u
+}

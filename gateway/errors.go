@@ -1,0 +1,100 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+
+	"github.com/seed-6230208e/tandem/internal/problem"
+)
+
+// reason says why the gateway answered in a handler's stead or cut a
+// connection: a closed set, the metric label and the log's `reason`.
+type reason string
+
+const (
+	reasonBadPath          reason = "bad_path"          // dot segments or NUL
+	reasonMethod           reason = "method"            // CONNECT, TRACE
+	reasonNoRoute          reason = "no_route"          //
+	reasonLoginRequired    reason = "login_required"    // nobody is logged in
+	reasonStore            reason = "store_unavailable" // the session could not be read, and the route needs it
+	reasonUndecodable      reason = "undecodable"       // the session cannot be read by this serializer
+	reasonConnectFailed    reason = "connect_failed"    // refused or unreachable; nothing was sent
+	reasonConnectTimeout   reason = "connect_timeout"   // nothing was sent
+	reasonResponseTimeout  reason = "response_timeout"  // no response header in time
+	reasonUpstreamClosed   reason = "upstream_closed"   // closed or reset before the response header
+	reasonUpstreamAborted  reason = "upstream_aborted"  // within the response's body; the client's connection is cut too
+	reasonUpstreamProtocol reason = "upstream_protocol" // no HTTP response, or an upgrade nobody asked for
+	reasonClientBody       reason = "client_body"       // the request's body broke off or was malformed
+	reasonClientGone       reason = "client_gone"       // nobody there to answer
+	reasonAborted          reason = "aborted"           // a handler cut the connection
+	reasonPanic            reason = "panic"             // in a handler
+)
+
+// answers is what the client is told, in the one place that decides it.
+var answers = map[reason]problem.Problem{
+	reasonBadPath:          {Status: http.StatusBadRequest, Code: "bad_path", Detail: `The path has a "." or ".." segment or a NUL.`},
+	reasonMethod:           {Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "CONNECT and TRACE are not served."},
+	reasonNoRoute:          {Status: http.StatusNotFound, Code: "no_route", Detail: "Nothing is served at this host and path."},
+	reasonLoginRequired:    {Status: http.StatusUnauthorized, Code: "login_required", Detail: "Log in first."},
+	reasonStore:            problem.Unavailable("The session store cannot be reached."),
+	reasonUndecodable:      {Status: http.StatusInternalServerError, Code: "session_undecodable", Detail: "The stored session cannot be read."},
+	reasonConnectFailed:    {Status: http.StatusBadGateway, Code: "connect_failed", Detail: "The upstream cannot be reached."},
+	reasonConnectTimeout:   {Status: http.StatusGatewayTimeout, Code: "connect_timeout", Detail: "The upstream cannot be reached in time."},
+	reasonResponseTimeout:  {Status: http.StatusGatewayTimeout, Code: "response_timeout", Detail: "The upstream did not answer in time."},
+	reasonUpstreamClosed:   {Status: http.StatusBadGateway, Code: "upstream_closed", Detail: "The upstream closed the connection without an answer."},
+	reasonUpstreamProtocol: {Status: http.StatusBadGateway, Code: "upstream_protocol", Detail: "The upstream's answer could not be understood."},
+	reasonClientBody:       {Status: http.StatusBadRequest, Code: "client_body", Detail: "The request's body ended early or is malformed."},
+	reasonPanic:            {Status: http.StatusInternalServerError, Code: "internal"},
+}
+
+// refuse answers the request for the given reason; cause is for the log. When
+// something has been sent already, or nobody is there to be told, it cuts the
+// connection instead: an error is told once or not at all.
+func (x *exchange) refuse(r *http.Request, why reason, cause error) {
+	x.reason, x.cause = why, cause
+	p, told := answers[why]
+	if x.hijacked {
+		return // the handler closes the connection
+	}
+	if x.status != 0 || !told {
+		panic(http.ErrAbortHandler)
+	}
+	if why == reasonClientBody && r.ProtoMajor == 1 {
+		x.Header().Set("Connection", "close") // where the next request begins is unknown
+	}
+	p.RequestID = x.id[0]
+	problem.Respond(x, r, p)
+}
+
+// dialError is a failed connect: nothing was sent.
+type dialError struct{ error }
+
+func (e *dialError) Unwrap() error { return e.error }
+
+// failureOf classifies what a request or a connect to an upstream ended with.
+func failureOf(ctx context.Context, body *clientBody, err error) reason {
+	var dial *dialError
+	var network net.Error
+	timeout := errors.As(err, &network) && network.Timeout()
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return reasonClientGone
+	case body.failed():
+		return reasonClientBody
+	case errors.As(err, &dial) && timeout:
+		return reasonConnectTimeout
+	case errors.As(err, &dial):
+		return reasonConnectFailed
+	case timeout:
+		return reasonResponseTimeout
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return reasonUpstreamClosed
+	default:
+		return reasonUpstreamProtocol
+	}
+}

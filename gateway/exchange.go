@@ -1,0 +1,193 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+)
+
+// exchange is one HTTP request on its way through the gateway: what has been
+// decided about it, and the ResponseWriter that sees what becomes of it. It
+// belongs to the request's goroutine.
+type exchange struct {
+	http.ResponseWriter
+	g       *Gateway
+	session *session
+	table   *table
+	route   *route
+	started time.Time
+
+	id       []string    // the X-Request-Id, shared by the headers it goes in
+	who      identity    // known once an upstream route has asked
+	body     *clientBody // on its way to an upstream, nil without one
+	target   *target     // upstream that answered
+	status   int         // 0: no header sent
+	sent     int64       // body bytes
+	hijacked bool
+	reason   reason // why the gateway answered in another's stead
+	cause    error  // for the log
+}
+
+const requestIDHeader = "X-Request-Id"
+
+type exchangeKey struct{}
+
+// exchangeFrom returns the exchange that a request's context belongs to.
+func exchangeFrom(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// ServeHTTP takes a request to its route.
+func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s := sessionFrom(r.Context())
+	if s.desynced.Load() {
+		panic(http.ErrAbortHandler)
+	}
+	t := l.acquire()
+	defer t.users.Done()
+	x := &exchange{
+		ResponseWriter: w, g: l.g, table: t, route: noRoute, started: time.Now(), id: []string{randomID()},
+		session: s,
+	}
+	removeForged(r.Header)
+	removeForged(r.Trailer)
+	r.Header[requestIDHeader] = x.id
+	w.Header()[requestIDHeader] = x.id
+
+	path, ok := cleanPath(r.URL.Path)
+	if ok {
+		x.route = t.match(normalHost(r.Host), path)
+	}
+	x.session.begin(x.route.name)
+	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+	defer x.finish(r)
+
+	switch {
+	case !ok:
+		x.refuse(r, reasonBadPath, nil)
+	case r.Method == http.MethodConnect || r.Method == http.MethodTrace:
+		x.refuse(r, reasonMethod, nil) // tunnels, and echoes of headers that clients must not see
+	case x.route == noRoute:
+		x.refuse(r, reasonNoRoute, nil)
+	default:
+		x.route.handler.ServeHTTP(x, r)
+	}
+}
+
+// finish records how the exchange ended; deferred around the handler.
+func (x *exchange) finish(r *http.Request) {
+	failure := recover()
+	abort := failure == http.ErrAbortHandler
+	switch {
+	case abort && x.reason == "" && r.Context().Err() != nil:
+		x.reason = reasonClientGone
+	case abort && x.reason == "" && x.route.kind == kindUpstream:
+		x.reason = reasonUpstreamAborted
+	case abort && x.reason == "":
+		x.reason = reasonAborted
+	case failure != nil && !abort:
+		x.g.log.Error("panic in a handler", "request", x.id[0], "route", x.route.name, "panic", failure, "stack", string(debug.Stack()))
+		if x.status == 0 && !x.hijacked {
+			x.refuse(r, reasonPanic, nil)
+		} else {
+			x.reason, abort = reasonPanic, true
+		}
+	case x.status == 0 && !x.hijacked:
+		x.status = http.StatusOK // net/http sends it now
+	}
+	if x.target != nil {
+		x.target.release()
+	}
+	x.session.end()
+	x.g.metrics.observe(x)
+	x.logAccess(r)
+	if abort {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// WriteHeader sends the header. The request ID is set again because interim
+// responses clear the header map.
+func (x *exchange) WriteHeader(status int) {
+	if status >= 200 && x.status == 0 {
+		x.status = status
+		x.Header()[requestIDHeader] = x.id
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+func (x *exchange) Write(p []byte) (int, error) {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	n, err := x.ResponseWriter.Write(p)
+	x.sent += int64(n)
+	return n, err
+}
+
+// ReadFrom keeps the way to sendfile open.
+func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	n, err := io.Copy(x.ResponseWriter, src)
+	x.sent += n
+	return n, err
+}
+
+// Flush makes the exchange an http.Flusher.
+func (x *exchange) Flush() { _ = x.FlushError() }
+
+// FlushError is Flush for an http.ResponseController.
+func (x *exchange) FlushError() error {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	return http.NewResponseController(x.ResponseWriter).Flush()
+}
+
+// Unwrap lets an http.ResponseController reach what is not forwarded here.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// Hijack hands the connection over to a socket; the gateway session lives
+// until that closes it.
+func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	x.hijacked = true
+	x.session.upgraded(x.route.kind == kindUpstream)
+	if rw.Reader.Buffered() > 0 {
+		// The client did not wait for the answer; a proxy that reads from
+		// the connection alone would lose what it sent.
+		return &bufferedConn{Conn: conn, r: rw.Reader}, rw, nil
+	}
+	return conn, rw, nil
+}
+
+// bufferedConn reads what the HTTP server had read ahead first.
+type bufferedConn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (c *bufferedConn) Read(p []byte) (int, error) {
+	if n := c.r.Buffered(); n > 0 {
+		return c.r.Read(p[:min(n, len(p))])
+	}
+	return c.Conn.Read(p)
+}
+
+// CloseWrite keeps the half-close of the connection behind.
+func (c *bufferedConn) CloseWrite() error {
+	if hc, ok := c.Conn.(halfCloser); ok {
+		return hc.CloseWrite()
+	}
+	return c.Close()
+}

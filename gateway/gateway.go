@@ -1,0 +1,270 @@
+// Package gateway is the edge: it accepts every client connection, decides by
+// listener, host and path where a request goes (an upstream, files, or one of
+// the rooms that it is given as an http.Handler), tells upstreams who is
+// logged in, and turns what fails behind it into one clear answer.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// Gateway serves listeners. Its life is New, Listen, Serve, and Shutdown from
+// another goroutine; all methods are safe for concurrent use.
+type Gateway struct {
+	// Fixed after construction.
+	cfg       Config
+	log       *slog.Logger
+	metrics   *metrics
+	sessions  *sessions
+	listeners []*listener
+	admin     *admin // nil: none
+
+	life    context.Context // of everything that serves clients; ends with cut
+	cut     context.CancelFunc
+	running sync.WaitGroup // accept loops, TCP sessions, health checks, routes that finish their requests
+	done    chan struct{}  // closed when Shutdown is over
+
+	mu      sync.Mutex // before listener.mu
+	serving bool
+	closing bool
+}
+
+// New makes a gateway; it returns every fault of the configuration.
+func New(cfg Config) (*Gateway, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	g := &Gateway{cfg: cfg, log: cfg.Logger, done: make(chan struct{})}
+	if g.log == nil {
+		g.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if g.metrics, err = newMetrics(cfg.Metrics); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	g.sessions = newSessions(g.metrics)
+	g.life, g.cut = context.WithCancel(context.Background())
+	for _, lc := range cfg.Listeners {
+		l, err := newListener(g, lc)
+		if err != nil {
+			return nil, fmt.Errorf("gateway: listener %s: %w", lc.Address, err)
+		}
+		g.listeners = append(g.listeners, l)
+	}
+	if cfg.Admin.Address != "" {
+		g.admin = newAdmin(g, cfg.Admin)
+	}
+	return g, nil
+}
+
+// Listen binds every address, the admin listener's too, or none. From then on
+// clients can connect; they are answered once Serve runs.
+func (g *Gateway) Listen() error {
+	for _, l := range g.listeners {
+		if err := l.listen(); err != nil {
+			g.unlisten()
+			return fmt.Errorf("gateway: %w", err)
+		}
+	}
+	if g.admin != nil {
+		if err := g.admin.listen(); err != nil {
+			g.unlisten()
+			return fmt.Errorf("gateway: admin: %w", err)
+		}
+	}
+	return nil
+}
+
+func (g *Gateway) unlisten() {
+	for _, l := range g.listeners {
+		if l.socket != nil {
+			_ = l.socket.Close()
+		}
+	}
+}
+
+// Addresses returns where the listeners are bound, in their order; only after
+// Listen.
+func (g *Gateway) Addresses() []net.Addr {
+	addresses := make([]net.Addr, len(g.listeners))
+	for i, l := range g.listeners {
+		addresses[i] = l.socket.Addr()
+	}
+	return addresses
+}
+
+// AdminAddress returns where the admin listener is bound, nil without one;
+// only after Listen.
+func (g *Gateway) AdminAddress() net.Addr {
+	if g.admin == nil {
+		return nil
+	}
+	return g.admin.socket.Addr()
+}
+
+// Sessions returns the live gateway sessions, oldest first.
+func (g *Gateway) Sessions() []ConnectionInfo {
+	return g.sessions.infos()
+}
+
+// Serve serves until Shutdown has ended, and returns nil then. When ctx ends
+// or a listener fails, it cuts everything at once and returns that error.
+func (g *Gateway) Serve(ctx context.Context) error {
+	if !g.begin() {
+		return errors.New("gateway: Serve was called before, or after Shutdown")
+	}
+	failed := make(chan error, len(g.listeners)+1)
+	run := func(serve func() error) {
+		g.running.Go(func() {
+			if err := serve(); err != nil {
+				failed <- err
+			}
+		})
+	}
+	for _, l := range g.listeners {
+		run(l.serve)
+	}
+	if g.admin != nil {
+		run(g.admin.serve)
+	}
+	var err error
+	select {
+	case <-g.done:
+		return nil
+	case err = <-failed:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	now, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	cancel()
+	_ = g.Shutdown(now) // it reports that there was no time, which is the point
+	return fmt.Errorf("gateway: %w", err)
+}
+
+// begin starts the background work of all routes; false when that was done
+// before or the gateway is closed.
+func (g *Gateway) begin() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.serving || g.closing {
+		return false
+	}
+	g.serving = true
+	for _, l := range g.listeners {
+		l.table.start()
+	}
+	return true
+}
+
+// Reload puts other routes in force, reads certificates again, and lets
+// requests under way finish on the routes they began on. Addresses, TLS on or
+// off and the choice of HTTP or TCP cannot change. On an error nothing has
+// changed.
+func (g *Gateway) Reload(listeners []Listener) error {
+	changed := g.cfg
+	changed.Listeners = listeners
+	if err := changed.validate(); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closing {
+		return errors.New("gateway: shutting down")
+	}
+	if err := sameSockets(g.listeners, listeners); err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	next := make([]prepared, len(listeners))
+	for i, lc := range listeners {
+		var err error
+		if next[i], err = prepare(g, lc); err != nil {
+			for _, p := range next[:i] {
+				p.table.close()
+			}
+			return fmt.Errorf("gateway: listeners[%d]: %w", i, err)
+		}
+	}
+	for i, l := range g.listeners {
+		old := l.install(next[i])
+		if g.serving {
+			next[i].table.start()
+		}
+		g.running.Go(func() {
+			old.users.Wait()
+			old.close()
+		})
+	}
+	return nil
+}
+
+// Shutdown stops accepting, closes idle connections, and waits for requests
+// and raw TCP sessions to end; sockets to upstreams are closed over
+// Drain.Spread. Sockets of other rooms are for their owners to drain at the
+// same time. What is still there when ctx ends is cut, and ctx's error
+// returned. The admin listener goes last.
+func (g *Gateway) Shutdown(ctx context.Context) error {
+	g.mu.Lock()
+	first := !g.closing
+	g.closing = true
+	g.mu.Unlock()
+	if !first {
+		<-g.done // the first call's context decides how long that takes
+		return nil
+	}
+	defer close(g.done)
+
+	var stopping sync.WaitGroup
+	for _, l := range g.listeners {
+		stopping.Go(func() { l.stop(ctx) })
+	}
+	stopping.Go(func() { g.partFromSockets(ctx) })
+	err := g.sessions.wait(ctx)
+	g.cut()
+	for _, l := range g.listeners {
+		l.close()
+	}
+	for _, s := range g.sessions.all(nil) {
+		_ = s.conn.Close()
+	}
+	stopping.Wait()
+	for _, l := range g.listeners {
+		l.table.users.Wait()
+		l.table.close()
+	}
+	if g.admin != nil {
+		g.admin.close()
+	}
+	g.running.Wait()
+	if err != nil {
+		return fmt.Errorf("gateway: connections were cut: %w", err)
+	}
+	return nil
+}
+
+// partFromSockets closes the sockets to upstreams, evenly over the spread.
+func (g *Gateway) partFromSockets(ctx context.Context) {
+	sockets := g.sessions.all((*session).isProxied)
+	if len(sockets) == 0 {
+		return
+	}
+	tick := time.NewTicker(max(g.cfg.Drain.Spread/time.Duration(len(sockets)), 1))
+	defer tick.Stop()
+	for _, s := range sockets {
+		_ = s.conn.Close()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// handlerLog is where net/http reports what it cannot tell anybody else:
+// failed TLS handshakes, malformed requests.
+func (g *Gateway) handlerLog() *slog.Logger { return g.log.With("from", "net/http") }

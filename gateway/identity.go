@@ -1,0 +1,215 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strings"
+
+	"github.com/seed-6230208e/tandem/internal/problem"
+	"github.com/seed-6230208e/tandem/sessionstore"
+)
+
+// The headers that tell an upstream who is there. Clients cannot set them:
+// see removeForged. Values are percent-encoded where they have bytes that a
+// header cannot carry safely, and "%" itself: see headerValue.
+const (
+	userHeader     = "X-Tandem-User"      // user ID; absent when nobody is logged in
+	userNameHeader = "X-Tandem-User-Name" // user name, with the user ID only
+	sessionHeader  = "X-Tandem-Session"   // the session's handle; absent without a session
+	identityHeader = "X-Tandem-Identity"  // "unavailable": the session could not be read, so that nothing is known
+)
+
+// identity is what the session says about the client. The zero value is a
+// client without a session.
+type identity struct {
+	user, name, handle string
+	unavailable        bool // it is not known
+}
+
+// identify reads the request's session, once, and gives the client its
+// cookie again when the session has moved to another ID. No session, or one
+// that has ended, is no error.
+func (g *Gateway) identify(w http.ResponseWriter, r *http.Request) (identity, error) {
+	if g.cfg.Store == nil {
+		return identity{}, nil
+	}
+	s, err := g.cfg.Store.Session(r)
+	switch {
+	case errors.Is(err, sessionstore.ErrNotFound), errors.Is(err, sessionstore.ErrEnded):
+		return identity{}, nil
+	case err != nil:
+		return identity{unavailable: true}, err
+	case s.IsNew():
+		return identity{}, nil
+	}
+	if s.Renewed() {
+		g.cfg.Store.SetCookie(w, r, s)
+	}
+	return identity{user: s.UserID(), name: s.UserName(), handle: s.Handle()}, nil
+}
+
+// admit finds out who is there and reports whether the request may go on to
+// an upstream; if not, it has been answered. A route that needs no login goes
+// on without an identity when that cannot be known.
+func (x *exchange) admit(r *http.Request, login string) bool {
+	who, err := x.g.identify(x, r)
+	x.who = who
+	x.session.identified(who)
+	switch {
+	case err != nil && login == LoginRequired && errors.Is(err, sessionstore.ErrUnavailable):
+		x.refuse(r, reasonStore, err)
+	case err != nil && login == LoginRequired:
+		x.refuse(r, reasonUndecodable, err)
+	case err != nil:
+		x.cause = err
+		return true
+	case login == LoginRequired && who.user == "":
+		x.askToLogIn(r)
+	default:
+		return true
+	}
+	return false
+}
+
+// askToLogIn sends a browser to the login page, if there is one here, and
+// tells everything else 401.
+func (x *exchange) askToLogIn(r *http.Request) {
+	page := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if !page || !problem.PrefersHTML(r) || x.table.match(normalHost(r.Host), "/login").kind != "webapp" {
+		x.refuse(r, reasonLoginRequired, nil)
+		return
+	}
+	x.reason = reasonLoginRequired
+	// One slash at the start: "//elsewhere" would be another site.
+	next := "/" + strings.TrimLeft(r.URL.RequestURI(), `/\`)
+	x.Header().Set("Cache-Control", "no-store")
+	x.Header().Set("Location", "/login?next="+url.QueryEscape(next))
+	x.WriteHeader(http.StatusSeeOther)
+}
+
+// set puts the identity in the header of a request to an upstream.
+func (who identity) set(h http.Header) {
+	if who.user != "" {
+		h.Set(userHeader, headerValue(who.user))
+		h.Set(userNameHeader, headerValue(who.name))
+	}
+	if who.handle != "" {
+		h.Set(sessionHeader, who.handle)
+	}
+	if who.unavailable {
+		h.Set(identityHeader, "unavailable")
+	}
+}
+
+// reserved lists the names that only the gateway sets; a "-" at the end
+// stands for every name that starts so.
+var reserved = []string{"x-tandem-", "x-tandem", "x-request-id", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded"}
+
+// removeForged deletes every header that an upstream could take for one of
+// the gateway's, in whatever spelling. CGI and its heirs fold case and write
+// "_" for "-"; PHP does so for "." too; so anything that is neither letter
+// nor digit counts as "-". The canonical X-Forwarded names stay: the proxy
+// replaces them, and what runs in this process may want to see them.
+func removeForged(h http.Header) {
+	for name := range h {
+		if c := name[0] | 0x20; c != 'x' && c != 'f' {
+			continue // the common case, without folding
+		}
+		switch name {
+		case "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded":
+			continue
+		}
+		folded := strings.Map(foldHeaderByte, name)
+		for _, r := range reserved {
+			if folded == r || r[len(r)-1] == '-' && strings.HasPrefix(folded, r) {
+				delete(h, name)
+				break
+			}
+		}
+	}
+}
+
+func foldHeaderByte(c rune) rune {
+	switch {
+	case c >= 'A' && c <= 'Z':
+		return c + 'a' - 'A'
+	case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		return c
+	default:
+		return '-'
+	}
+}
+
+// headerValue makes s safe as a header's value: control characters, bytes
+// beyond ASCII, spaces at the ends and "%" become %XX, so that decoding
+// percent escapes (decodeURIComponent, url.PathUnescape) always gives s back.
+func headerValue(s string) string {
+	escape := func(i int) bool {
+		c := s[i]
+		return c < 0x20 || c > 0x7e || c == '%' || c == ' ' && (i == 0 || i == len(s)-1)
+	}
+	first := 0
+	for first < len(s) && !escape(first) {
+		first++
+	}
+	if first == len(s) {
+		return s
+	}
+	var b strings.Builder
+	b.WriteString(s[:first])
+	for i := first; i < len(s); i++ {
+		if escape(i) {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		} else {
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String()
+}
+
+// removeCookie takes every cookie of this name out of the Cookie headers and
+// leaves the bytes of all others as they came.
+func removeCookie(h http.Header, name string) {
+	var kept []string
+	changed := false
+	for _, line := range h["Cookie"] {
+		rest, removed := withoutCookie(line, name)
+		changed = changed || removed
+		if !removed || strings.Trim(rest, " \t;") != "" {
+			kept = append(kept, rest)
+		}
+	}
+	switch {
+	case !changed:
+	case len(kept) == 0:
+		delete(h, "Cookie")
+	default:
+		h["Cookie"] = kept
+	}
+}
+
+func withoutCookie(line, name string) (rest string, removed bool) {
+	if !strings.Contains(line, name) {
+		return line, false
+	}
+	var kept []string
+	for part := range strings.SplitSeq(line, ";") {
+		// net/http and others allow space around the name.
+		if n, _, _ := strings.Cut(part, "="); textproto.TrimString(n) == name {
+			removed = true
+			continue
+		}
+		kept = append(kept, part)
+	}
+	if !removed {
+		return line, false
+	}
+	rest = strings.Join(kept, ";")
+	if line[0] != ' ' {
+		rest = strings.TrimPrefix(rest, " ") // its separator went with the first cookie
+	}
+	return rest, true
+}

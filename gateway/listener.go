@@ -1,0 +1,204 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Limits of every HTTP listener. There is none on how long a request or its
+// response may take: uploads and streams are as long as they are.
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute // between requests; longer than balancers keep connections
+	maxHeaderBytes    = 64 << 10
+)
+
+// listener is one address: its socket, and the routes in force behind it.
+type listener struct {
+	// Fixed after construction.
+	g           *Gateway
+	address     string                           // as configured
+	certificate *atomic.Pointer[tls.Certificate] // nil: plain
+	server      *http.Server                     // nil: raw TCP
+	socket      *net.TCPListener                 // set by listen
+
+	mu    sync.RWMutex // a leaf
+	table *table
+}
+
+// prepared is what a reload replaces.
+type prepared struct {
+	table       *table
+	certificate *tls.Certificate
+}
+
+func prepare(g *Gateway, lc Listener) (prepared, error) {
+	var p prepared
+	if lc.TLS != nil {
+		c, err := tls.LoadX509KeyPair(lc.TLS.Cert, lc.TLS.Key)
+		if err != nil {
+			return prepared{}, err
+		}
+		p.certificate = &c
+	}
+	var err error
+	p.table, err = newTable(g, lc)
+	return p, err
+}
+
+func newListener(g *Gateway, lc Listener) (*listener, error) {
+	p, err := prepare(g, lc)
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{g: g, address: lc.Address, table: p.table}
+	if p.certificate != nil {
+		l.certificate = &atomic.Pointer[tls.Certificate]{}
+		l.certificate.Store(p.certificate)
+	}
+	if lc.TCP == nil {
+		l.server = &http.Server{
+			Handler:           l,
+			ReadHeaderTimeout: readHeaderTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeaderBytes,
+			ErrorLog:          slog.NewLogLogger(g.handlerLog().Handler(), slog.LevelDebug),
+			BaseContext:       func(net.Listener) context.Context { return g.life },
+			ConnContext:       withSession,
+		}
+		if l.certificate != nil {
+			l.server.TLSConfig = l.tlsConfig()
+		}
+	}
+	return l, nil
+}
+
+// install puts what a reload has prepared in force and returns the routes
+// that were.
+func (l *listener) install(p prepared) (old *table) {
+	if p.certificate != nil {
+		l.certificate.Store(p.certificate)
+	}
+	return l.swap(p.table)
+}
+
+func (l *listener) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return l.certificate.Load(), nil },
+	}
+}
+
+func (l *listener) listen() error {
+	socket, err := listenTCP(l.address)
+	l.socket = socket
+	return err
+}
+
+func listenTCP(address string) (*net.TCPListener, error) {
+	socket, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return socket.(*net.TCPListener), nil
+}
+
+// serve accepts until the socket is closed, which is no error.
+func (l *listener) serve() error {
+	var err error
+	switch {
+	case l.socket == nil:
+		return errors.New("Serve before Listen")
+	case l.server == nil:
+		err = l.acceptTCP()
+	case l.certificate != nil:
+		err = l.server.ServeTLS(&countingListener{l.socket, l}, "", "")
+	default:
+		err = l.server.Serve(&countingListener{l.socket, l})
+	}
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return fmt.Errorf("listener %s: %w", l.address, err)
+}
+
+// acceptTCP starts a goroutine for each raw TCP session. Shutdown waits for
+// them.
+func (l *listener) acceptTCP() error {
+	for pause := time.Duration(0); ; {
+		c, err := l.socket.AcceptTCP()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			// Out of descriptors, most likely: give sessions time to end.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			l.g.log.Warn("accept", "listener", l.address, "err", err)
+			select {
+			case <-time.After(pause):
+			case <-l.g.life.Done():
+				return net.ErrClosed
+			}
+			continue
+		}
+		pause = 0
+		client := l.g.sessions.open(kindTCP, l.address, c)
+		l.g.running.Go(func() { l.serveTCP(client) })
+	}
+}
+
+// stop stops accepting; for HTTP it also waits for requests under way, until
+// ctx ends.
+func (l *listener) stop(ctx context.Context) {
+	if l.server != nil {
+		_ = l.server.Shutdown(ctx) // sessions.wait tells what is left
+	}
+	if l.socket != nil {
+		_ = l.socket.Close()
+	}
+}
+
+// close cuts what stop has left.
+func (l *listener) close() {
+	if l.server != nil {
+		_ = l.server.Close()
+	}
+}
+
+// countingListener makes a gateway session of every connection that it
+// accepts.
+type countingListener struct {
+	*net.TCPListener
+	l *listener
+}
+
+func (c *countingListener) Accept() (net.Conn, error) {
+	conn, err := c.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	return c.l.g.sessions.open("http", c.l.address, conn), nil
+}
+
+type sessionKey struct{}
+
+// withSession is an http.Server's ConnContext.
+func withSession(ctx context.Context, c net.Conn) context.Context {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	return context.WithValue(ctx, sessionKey{}, c.(*countedConn).session)
+}
+
+// sessionFrom returns the gateway session that a request came on.
+func sessionFrom(ctx context.Context) *session {
+	return ctx.Value(sessionKey{}).(*session)
+}

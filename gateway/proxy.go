@@ -1,0 +1,130 @@
+package gateway
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync"
+)
+
+// proxy passes requests of one route on to the targets of its upstream.
+type proxy struct {
+	g       *Gateway
+	route   *route
+	cfg     Upstream // defaults filled in
+	pool    *pool
+	reverse *httputil.ReverseProxy
+}
+
+func newProxy(g *Gateway, r *route, cfg Upstream) (*proxy, error) {
+	pool, err := newPool(g, cfg)
+	if err != nil {
+		return nil, err
+	}
+	p := &proxy{g: g, route: r, cfg: cfg, pool: pool}
+	p.reverse = &httputil.ReverseProxy{
+		Rewrite:        p.rewrite,
+		Transport:      pool,
+		ModifyResponse: p.modifyResponse,
+		ErrorHandler:   p.fail,
+		FlushInterval:  -1, // an upstream that writes slowly is read slowly, not late
+		BufferPool:     copyBuffers,
+		ErrorLog:       slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), // the exchange tells
+	}
+	return p, nil
+}
+
+func (p *proxy) start() { p.pool.start() }
+func (p *proxy) close() { p.pool.close() }
+
+func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := exchangeFrom(r.Context())
+	if !x.admit(r, p.cfg.Login) {
+		return
+	}
+	if r.Body != http.NoBody {
+		x.body = &clientBody{ReadCloser: r.Body}
+		defer x.settleBody(r)
+		if r.ProtoMajor == 1 {
+			// Else net/http swallows what is left of the request's body when
+			// the response begins. It fails for writers without that mode.
+			_ = http.NewResponseController(w).EnableFullDuplex()
+		}
+	}
+	p.reverse.ServeHTTP(w, r)
+}
+
+// rewrite makes the request to the upstream. It runs after ReverseProxy has
+// removed the hop-by-hop headers, those that the client named in Connection
+// too: what is set here cannot be taken away by the client.
+func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
+	x := exchangeFrom(pr.In.Context())
+	h := pr.Out.Header
+	pr.Out.URL.RawQuery = pr.In.URL.RawQuery // as it came; nothing here depends on it
+	if p.cfg.StripPrefix {
+		p.stripPrefix(pr)
+	}
+	pr.SetXForwarded()
+	h[requestIDHeader] = x.id
+	x.who.set(h)
+	if !p.cfg.ForwardCookie && p.g.cfg.Cookie != "" {
+		removeCookie(h, p.g.cfg.Cookie)
+	}
+	if !strings.EqualFold(h.Get("Upgrade"), "websocket") {
+		// "h2c" and its like would tunnel requests past these checks.
+		delete(h, "Upgrade")
+		delete(h, "Connection")
+	}
+	// SetXForwarded does not know this form of client address.
+	if _, _, err := net.SplitHostPort(pr.In.RemoteAddr); err != nil {
+		delete(h, "X-Forwarded-For")
+	}
+	if pr.Out.Body != nil {
+		pr.Out.Body = x.body
+	}
+}
+
+// stripPrefix takes the route's path away, in the decoded path and in its
+// spelling on the wire alike.
+func (p *proxy) stripPrefix(pr *httputil.ProxyRequest) {
+	u := pr.Out.URL
+	u.Path = "/" + strings.TrimLeft(strings.TrimPrefix(u.Path, p.route.prefix), "/")
+	if raw, ok := strings.CutPrefix(u.RawPath, p.route.prefix); ok {
+		u.RawPath = "/" + strings.TrimLeft(raw, "/")
+	} else {
+		u.RawPath = "" // the prefix was spelled with escapes
+	}
+}
+
+// modifyResponse keeps the request ID the gateway's own; nothing else of a
+// response is altered. An upstream that shares the session may set its cookie,
+// and has the last word then.
+func (p *proxy) modifyResponse(res *http.Response) error {
+	delete(res.Header, requestIDHeader)
+	x := exchangeFrom(res.Request.Context())
+	for _, line := range res.Header["Set-Cookie"] {
+		if name, _, _ := strings.Cut(line, "="); strings.TrimSpace(name) == p.g.cfg.Cookie {
+			x.Header().Del("Set-Cookie") // the gateway's own renewal of it
+		}
+	}
+	return nil
+}
+
+// fail answers for an upstream that did not.
+func (p *proxy) fail(_ http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeFrom(r.Context())
+	x.refuse(r, failureOf(r.Context(), x.body, err), err)
+}
+
+// bufferPool lends the buffers that bodies are copied through: one for each
+// direction that flows, whatever the size of the body.
+type bufferPool struct{ pool sync.Pool }
+
+const copyBufferSize = 32 << 10
+
+var copyBuffers = &bufferPool{sync.Pool{New: func() any { return new([copyBufferSize]byte) }}}
+
+func (b *bufferPool) Get() []byte  { return b.pool.Get().(*[copyBufferSize]byte)[:] }
+func (b *bufferPool) Put(p []byte) { b.pool.Put((*[copyBufferSize]byte)(p)) }

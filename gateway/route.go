@@ -1,0 +1,196 @@
+package gateway
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Kinds of routes beside the names in Config.Handlers: metric labels.
+const (
+	kindUpstream = "upstream"
+	kindFiles    = "files"
+	kindTCP      = "tcp"
+	kindNone     = "none" // no route matched
+)
+
+// table is the routes of one listener. It is replaced as a whole: requests
+// that began on an old one finish on it.
+type table struct {
+	routes  []*route
+	tcp     *tcpRoute // the only route of a TCP listener, else nil
+	users   sync.WaitGroup
+	starts  []func() // of the routes: background work, begun by start
+	closers []func() // of the routes: ends that work
+}
+
+// route is one way through the gateway.
+type route struct {
+	name    string // for people: "api.example.test/v1/"
+	kind    string // kindUpstream, kindFiles, or a name in Config.Handlers
+	host    string // lower case; "" any; ".example.test" for the wildcard
+	prefix  string // without the slash at its end; "" matches every path
+	handler http.Handler
+}
+
+// noRoute stands in where no route matched.
+var noRoute = &route{kind: kindNone}
+
+// newTable makes the table of a valid listener. Its background work begins
+// with start.
+func newTable(g *Gateway, l Listener) (*table, error) {
+	t := &table{}
+	if l.TCP != nil {
+		t.tcp = &tcpRoute{target: l.TCP.Target}
+		return t, nil
+	}
+	for _, r := range l.effectiveRoutes() {
+		made := &route{
+			name:   r.Host + "/" + strings.TrimPrefix(r.Path, "/"),
+			host:   strings.TrimPrefix(strings.ToLower(r.Host), "*"),
+			prefix: strings.TrimSuffix(r.Path, "/"),
+		}
+		switch {
+		case r.Upstream != nil:
+			p, err := newProxy(g, made, r.Upstream.withDefaults())
+			if err != nil {
+				t.close()
+				return nil, err
+			}
+			made.kind, made.handler = kindUpstream, p
+			t.starts = append(t.starts, p.start)
+			t.closers = append(t.closers, p.close)
+		case r.Files != nil:
+			f, err := newFileServer(g, made.prefix, *r.Files)
+			if err != nil {
+				t.close()
+				return nil, err
+			}
+			made.kind, made.handler = kindFiles, f
+		default:
+			made.kind, made.handler = r.Use, g.cfg.Handlers[r.Use]
+		}
+		t.routes = append(t.routes, made)
+	}
+	return t, nil
+}
+
+func (t *table) start() {
+	for _, start := range t.starts {
+		start()
+	}
+}
+
+// close ends the background work; the caller has waited for users.
+func (t *table) close() {
+	for _, stop := range t.closers {
+		stop()
+	}
+}
+
+// match returns the first route for a normalised host and a clean path, or
+// noRoute.
+func (t *table) match(host, path string) *route {
+	for _, r := range t.routes {
+		if r.matchesHost(host) && r.matchesPath(path) {
+			return r
+		}
+	}
+	return noRoute
+}
+
+func (r *route) matchesHost(host string) bool {
+	if r.host == "" || r.host[0] != '.' {
+		return r.host == "" || r.host == host
+	}
+	label, ok := strings.CutSuffix(host, r.host)
+	return ok && label != "" && !strings.Contains(label, ".")
+}
+
+func (r *route) matchesPath(path string) bool {
+	rest, ok := strings.CutPrefix(path, r.prefix)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+// normalHost takes the port and a final dot from a Host header and folds its
+// case.
+func normalHost(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// cleanPath returns the decoded path that is routed: with repeated slashes
+// merged. It refuses a path that a server further inside could read as
+// leading elsewhere than the route that was checked: dot segments, also
+// behind a backslash or with parameters ("..;x"), and NUL. No client that
+// follows RFC 3986 sends them.
+func cleanPath(p string) (clean string, ok bool) {
+	switch {
+	case p == "":
+		return "/", true
+	case p[0] != '/' || strings.IndexByte(p, 0) >= 0:
+		return "", false
+	}
+	if strings.Contains(p, "/.") || strings.Contains(p, `\.`) {
+		isSlash := func(r rune) bool { return r == '/' || r == '\\' }
+		if slices.ContainsFunc(strings.FieldsFunc(p, isSlash), isDotSegment) {
+			return "", false
+		}
+	}
+	if strings.Contains(p, "//") {
+		clean = path.Clean(p)
+		if strings.HasSuffix(p, "/") && clean != "/" {
+			clean += "/"
+		}
+		return clean, true
+	}
+	return p, true
+}
+
+func isDotSegment(segment string) bool {
+	name, _, _ := strings.Cut(segment, ";")
+	return name == "." || name == ".."
+}
+
+// table returns the routes that are in force, and counts the caller among
+// their users until it calls users.Done.
+func (l *listener) acquire() *table {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	l.table.users.Add(1)
+	return l.table
+}
+
+// swap puts new routes in force and returns the old ones, which get no
+// further users.
+func (l *listener) swap(t *table) (old *table) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old, l.table = l.table, t
+	return old
+}
+
+// sameSockets reports in an error how the listeners differ in what a reload
+// cannot change.
+func sameSockets(old []*listener, changed []Listener) error {
+	if len(old) != len(changed) {
+		return fmt.Errorf("%d listeners instead of %d; a reload changes routes only, restart to add or remove listeners", len(changed), len(old))
+	}
+	for i, l := range old {
+		switch c := changed[i]; {
+		case l.address != c.Address:
+			return fmt.Errorf("listeners[%d].address: %q instead of %q; restart to change it", i, c.Address, l.address)
+		case (l.certificate != nil) != (c.TLS != nil):
+			return fmt.Errorf("listeners[%d].tls: restart to switch it on or off", i)
+		case (l.server == nil) != (c.TCP != nil):
+			return fmt.Errorf("listeners[%d]: restart to change between HTTP and TCP", i)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"time"
+)
+
+// Bounds of a raw TCP session's beginning; once it flows it may take as long
+// as it likes.
+const (
+	tcpConnectTimeout   = 5 * time.Second
+	tcpHandshakeTimeout = 10 * time.Second
+)
+
+// tcpRoute passes connections to one target.
+type tcpRoute struct{ target string }
+
+// halfCloser is a connection whose writing side can be closed alone.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// serveTCP is the whole life of a raw TCP session: connect, pass bytes both
+// ways, and end when neither direction can flow.
+func (l *listener) serveTCP(client *countedConn) {
+	defer client.Close()
+	t := l.acquire()
+	defer t.users.Done()
+	s := client.session
+	s.mu.Lock()
+	s.state, s.route = stateConnecting, t.tcp.target
+	s.mu.Unlock()
+
+	var down halfCloser = client
+	if l.certificate != nil {
+		secure := tls.Server(client, l.tlsConfig())
+		ctx, cancel := context.WithTimeout(l.g.life, tcpHandshakeTimeout)
+		err := secure.HandshakeContext(ctx)
+		cancel()
+		if err != nil {
+			l.g.log.Debug("tcp: no TLS handshake", "conn", s.id, "listener", l.address, "err", err)
+			return
+		}
+		down = secure
+	}
+	up, err := t.tcp.connect(l.g.life)
+	if err != nil {
+		why := failureOf(l.g.life, nil, err)
+		l.g.metrics.failures.WithLabelValues(string(why)).Inc()
+		l.g.log.Warn("tcp: no connection to the target", "conn", s.id, "listener", l.address, "upstream", t.tcp.target, "reason", why, "err", err)
+		return
+	}
+	defer up.Close()
+	s.setState(stateOpen)
+	err = l.pipe(s, down, up)
+	l.g.log.Debug("tcp: session ended", "conn", s.id, "listener", l.address, "upstream", t.tcp.target,
+		"in", s.in.Load(), "out", s.out.Load(), "duration", time.Since(s.since), "err", err)
+}
+
+func (t *tcpRoute) connect(ctx context.Context) (*net.TCPConn, error) {
+	d := net.Dialer{Timeout: tcpConnectTimeout}
+	c, err := d.DialContext(ctx, "tcp", t.target)
+	if err != nil {
+		return nil, &dialError{err}
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// pipe passes bytes both ways. The end of one direction is passed on as a
+// half-close and leaves the other flowing; an error in one means that nothing
+// can flow in either, since both use the same two connections. It returns the
+// first error.
+func (l *listener) pipe(s *session, down, up halfCloser) error {
+	closeBoth := func() { _ = down.Close(); _ = up.Close() }
+	stop := context.AfterFunc(l.g.life, closeBoth)
+	defer stop()
+
+	direction := func(dst, src halfCloser, done chan<- error) {
+		err := copyBounded(dst, src)
+		if err == nil {
+			s.setState(stateHalfClosed)
+			err = dst.CloseWrite()
+		}
+		if err != nil {
+			closeBoth()
+		}
+		done <- err
+	}
+	done := make(chan error, 2)
+	go direction(up, down, done)
+	direction(down, up, done)
+	return errors.Join(<-done, <-done)
+}
+
+// copyBounded copies until src ends, through one small buffer: a slow
+// receiver slows the sender down instead of filling memory.
+func copyBounded(dst io.Writer, src io.Reader) error {
+	buf := copyBuffers.Get()
+	defer copyBuffers.Put(buf)
+	_, err := io.CopyBuffer(writerOnly{dst}, readerOnly{src}, buf)
+	return err
+}
