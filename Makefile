@@ -1,7 +1,8 @@
 # Bare `make` is what every change must pass. CI runs `.ci/run`, which calls `make test` and `make e2e`.
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS  = -s -w -X main.version=$(VERSION)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 # What a browser test needs is found by name; CHROMIUM=/path/to/it overrides.
 export CHROMIUM
 

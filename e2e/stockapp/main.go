@@ -146,7 +146,9 @@ func (a *app) answer(w http.ResponseWriter, r *http.Request, s *sessions.Session
 
 // headers shows what the gateway told the application of the request.
 func headers(w http.ResponseWriter, r *http.Request) {
-	writeJSON(w, map[string]any{"headers": r.Header, "host": r.Host, "path": r.URL.Path})
+	h := r.Header.Clone()
+	h.Del("Cookie") // the session's ID is not for showing
+	writeJSON(w, map[string]any{"headers": h, "host": r.Host, "path": r.URL.Path})
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
