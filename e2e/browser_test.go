@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/seed-6230208e/tandem/internal/redistest"
 )
 
 // browser starts Chromium and returns one window's context; more windows come from chromedp.NewContext on it.
@@ -82,4 +84,46 @@ func shows(selector, want string) action {
 
 func quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// Two windows, one document: what one writes the other shows, the name changed
+// over the socket is on the page after a reload, and a logout in one window ends the other.
+func TestBrowser(t *testing.T) {
+	redis := redistest.Start(t)
+	r := startReplica(t, settings{redis: redis.URL()})
+	one := browser(t)
+
+	step(t, one, "the home page", chromedp.Navigate(r.url+"/"), chromedp.WaitVisible("#login-link"))
+	screenshot(t, one, "home")
+	step(t, one, "register", chromedp.Navigate(r.url+"/register"), chromedp.WaitVisible("#username"),
+		chromedp.SendKeys("#username", "ada"), chromedp.SendKeys("#password", password))
+	screenshot(t, one, "register")
+	step(t, one, "registered", chromedp.Click("#submit"), chromedp.WaitVisible("#whoami"), shows("#whoami", "ada"))
+
+	two := window(t, one)
+	for name, w := range map[string]context.Context{"one": one, "two": two} {
+		step(t, w, "open the document in window "+name, chromedp.Navigate(r.url+"/documents/plans"), shows("#status", "Live"))
+	}
+	step(t, one, "both present", chromedp.Poll[chromedp.Void](`document.querySelectorAll("#presence li").length === 2`))
+
+	step(t, one, "write a line", chromedp.SendKeys("#new-line", "Buy brass cogs\r"), shows("#lines", ""))
+	for name, w := range map[string]context.Context{"one": one, "two": two} {
+		step(t, w, "the line in window "+name, chromedp.Poll[chromedp.Void](`[...document.querySelectorAll("#lines input")].some(i => i.value.includes("brass cogs"))`))
+	}
+	step(t, two, "answer", chromedp.SendKeys("#new-line", "Oil the mill\r"))
+	step(t, one, "the answer", chromedp.Poll[chromedp.Void](`[...document.querySelectorAll("#lines input")].some(i => i.value.includes("Oil the mill"))`))
+
+	step(t, two, "change the name over the socket", chromedp.SendKeys("#chat-name", "Countess\r"))
+	step(t, one, "the other window hears it", shows("#chat-name", "Countess"))
+	step(t, one, "a reload", chromedp.Navigate(r.url+"/documents/plans"), shows("#status", "Live"), shows("#chat-name", "Countess"),
+		chromedp.Poll[chromedp.Void](`[...document.querySelectorAll("#lines input")].some(i => i.value.includes("brass cogs"))`))
+	screenshot(t, one, "document")
+	step(t, one, "my sessions", chromedp.Navigate(r.url+"/account"), shows("main", "ada"))
+	screenshot(t, one, "account")
+	step(t, one, "home shows the name", chromedp.Navigate(r.url+"/"), shows("main", "Countess"))
+	screenshot(t, one, "home-in")
+
+	step(t, one, "log out", chromedp.Click("#logout"), chromedp.WaitVisible("#login-link"))
+	step(t, two, "the other window has ended", shows("#banner", "logged out"), shows("#status", "Disconnected"))
+	screenshot(t, two, "ended")
 }
