@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,7 +53,26 @@ func Each(t *testing.T, fn func(t *testing.T, s *Server)) {
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	s := &Server{t: t}
-	s.launch("--port", args)
+	dir := t.TempDir()
+	s.launch(func(port string) []string { return append(defaults(dir, "--port", port), args...) })
+	return s
+}
+
+// Sentinel runs a Redis Sentinel with these lines of configuration ("sentinel
+// monitor mymaster 127.0.0.1 6379 1"). It cannot be restarted with its state.
+func Sentinel(t testing.TB, lines ...string) *Server {
+	t.Helper()
+	s := &Server{t: t}
+	dir := t.TempDir()
+	s.launch(func(port string) []string {
+		// Sentinel takes its configuration from a file only, and writes to it.
+		file := filepath.Join(dir, "sentinel-"+port+".conf")
+		text := strings.Join(append([]string{"bind 127.0.0.1", "port " + port, "dir " + dir}, lines...), "\n") + "\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatalf("write %s: %v", file, err)
+		}
+		return []string{file, "--sentinel"}
+	})
 	return s
 }
 
@@ -78,29 +99,35 @@ func TLS(t testing.TB, args ...string) *Server {
 	t.Helper()
 	certs := newCertificates(t)
 	s := &Server{t: t, tls: certs.client, caFile: certs.caFile}
-	s.launch("--tls-port", append([]string{
-		"--port", "0",
-		"--tls-cert-file", certs.certFile,
-		"--tls-key-file", certs.keyFile,
-		"--tls-ca-cert-file", certs.caFile,
-		"--tls-auth-clients", "no",
-	}, args...))
+	dir := t.TempDir()
+	s.launch(func(port string) []string {
+		return append(append(defaults(dir, "--tls-port", port),
+			"--port", "0",
+			"--tls-cert-file", certs.certFile,
+			"--tls-key-file", certs.keyFile,
+			"--tls-ca-cert-file", certs.caFile,
+			"--tls-auth-clients", "no",
+		), args...)
+	})
 	return s
+}
+
+// defaults are redis-server's arguments unless a test says otherwise.
+func defaults(dir string, more ...string) []string {
+	return append([]string{
+		"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", dir,
+	}, more...)
 }
 
 // launch starts the process on a port that was free a moment ago, and tries
 // another when somebody was faster.
-func (s *Server) launch(portFlag string, args []string) {
+func (s *Server) launch(args func(port string) []string) {
 	s.t.Helper()
-	defaults := []string{
-		"--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-		"--daemonize", "no", "--dir", s.t.TempDir(),
-	}
 	s.t.Cleanup(s.Kill)
 	var err error
 	for range 5 {
 		s.port = freePort(s.t)
-		s.args = append(append(defaults[:len(defaults):len(defaults)], portFlag, strconv.Itoa(s.port)), args...)
+		s.args = args(strconv.Itoa(s.port))
 		if err = s.run(); !errors.Is(err, errExited) {
 			break
 		}

@@ -42,25 +42,16 @@ func (g *guard) now() int64 { return int64(time.Since(g.start)) }
 
 // wrap makes nc, just dialled, a guarded connection.
 func (g *guard) wrap(nc net.Conn) net.Conn {
-	c := &conn{Conn: nc, guard: g, socket: socketOf(nc)}
+	c := &conn{Conn: nc, guard: g, socket: newSocket(nc)}
 	c.lastUse.Store(g.now())
 	return c
-}
-
-// socketOf finds the socket under nc, through TLS; nil for a pipe.
-func socketOf(nc net.Conn) syscall.Conn {
-	if wrapper, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		nc = wrapper.NetConn()
-	}
-	socket, _ := nc.(syscall.Conn)
-	return socket
 }
 
 // conn is a connection that knows when it was used last.
 type conn struct {
 	net.Conn
 	guard  *guard
-	socket syscall.Conn // nil: none to peek at
+	socket *socket // what to peek at; the pool holds c alone when it does
 
 	lastUse  atomic.Int64 // nanoseconds since guard.start
 	awaiting atomic.Bool  // something was written and nothing read since
@@ -112,7 +103,7 @@ func (g *guard) check(c *conn) error {
 	if g.closing.Load() {
 		return nil
 	}
-	pending, err := peek(c.socket)
+	pending, err := c.socket.peek()
 	if err != nil {
 		g.metrics.checked(checkClosed)
 		return err

@@ -224,7 +224,7 @@ func mustMetrics(t *testing.T) *metrics {
 	return m
 }
 
-// fakeServer answers one request with reply and hangs up.
+// fakeServer answers one request with reply, or hangs up if that is empty.
 func fakeServer(t *testing.T, g *guard, reply string) (*conn, <-chan string) {
 	client, server := net.Pipe()
 	asked := make(chan string, 1)
@@ -235,6 +235,9 @@ func fakeServer(t *testing.T, g *guard, reply string) (*conn, <-chan string) {
 		if _, err := io.ReadFull(server, buf); err == nil {
 			asked <- string(buf)
 			_, _ = io.WriteString(server, reply)
+		}
+		if reply != "" {
+			_, _ = io.Copy(io.Discard, server) // until the client hangs up
 		}
 		_ = server.Close()
 	}()

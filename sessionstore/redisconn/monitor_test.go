@@ -156,14 +156,14 @@ func TestReadOnlyIsDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := admin.SlaveOf(ctx, host, port).Err(); err != nil {
+	if err := admin.ReplicaOf(ctx, host, port).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Client().Set(ctx, "k", "v", 0).Err(); !IsUnavailable(err) {
 		t.Fatalf("got %v, want ErrUnavailable", err)
 	}
 	states.want(t, false)
-	if err := admin.SlaveOf(ctx, "NO", "ONE").Err(); err != nil {
+	if err := admin.ReplicaOf(ctx, "NO", "ONE").Err(); err != nil {
 		t.Fatal(err)
 	}
 	states.want(t, true)

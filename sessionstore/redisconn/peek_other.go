@@ -2,7 +2,11 @@
 
 package redisconn
 
-import "syscall"
+import "net"
 
-// peek sees nothing here: only the ping finds dead connections.
-func peek(syscall.Conn) (pending bool, err error) { return false, nil }
+// socket shows nothing here: only the ping finds dead connections.
+type socket struct{}
+
+func newSocket(net.Conn) *socket { return &socket{} }
+
+func (*socket) peek() (pending bool, err error) { return false, nil }

@@ -4,36 +4,61 @@ package redisconn
 
 import (
 	"io"
+	"net"
 	"syscall"
 )
 
-// peek looks at a socket without waiting or consuming: err when the other side
-// has closed it, pending when there are bytes to read. A nil socket shows
-// nothing.
-func peek(socket syscall.Conn) (pending bool, err error) {
-	if socket == nil {
+// socket looks at what has arrived on a connection. It is used before every
+// command, so that it keeps what it needs instead of allocating it.
+type socket struct {
+	raw     syscall.RawConn // nil: a pipe, which shows nothing
+	look    func(fd uintptr) bool
+	pending bool
+	err     error
+}
+
+func newSocket(nc net.Conn) *socket {
+	s := &socket{raw: rawSocket(nc)}
+	s.look = s.recv
+	return s
+}
+
+// rawSocket finds the socket under nc, through TLS; nil for a pipe.
+func rawSocket(nc net.Conn) syscall.RawConn {
+	if wrapper, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = wrapper.NetConn()
+	}
+	if sc, ok := nc.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			return raw
+		}
+	}
+	return nil
+}
+
+// peek neither waits nor consumes: err when the other side has closed the
+// connection, pending when there are bytes to read.
+func (s *socket) peek() (pending bool, err error) {
+	if s.raw == nil {
 		return false, nil
 	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
+	s.pending, s.err = false, nil
+	if err := s.raw.Read(s.look); err != nil {
 		return false, err
 	}
-	var peekErr error
-	err = raw.Read(func(fd uintptr) bool {
-		var buf [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), buf[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		switch {
-		case n > 0:
-			pending = true
-		case n == 0 && err == nil:
-			peekErr = io.EOF
-		case err != syscall.EAGAIN && err != syscall.EWOULDBLOCK && err != syscall.EINTR:
-			peekErr = err
-		}
-		return true // never wait
-	})
-	if err != nil {
-		return false, err
+	return s.pending, s.err
+}
+
+func (s *socket) recv(fd uintptr) (done bool) {
+	var buf [1]byte
+	n, _, err := syscall.Recvfrom(int(fd), buf[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	switch {
+	case n > 0:
+		s.pending = true
+	case n == 0 && err == nil:
+		s.err = io.EOF
+	case err != syscall.EAGAIN && err != syscall.EWOULDBLOCK && err != syscall.EINTR:
+		s.err = err
 	}
-	return pending, peekErr
+	return true // never wait
 }
