@@ -50,11 +50,14 @@ func (b *Backplane) History(ctx context.Context, document string, since *ws.Posi
 	h := ws.History{Epoch: at.Epoch, Head: at.Seq, SnapshotSeq: r.seq()}
 	h.Snapshot = r.bytes()
 	h.Recovered, h.More = r.flag(), r.flag()
-	frames := reader{values: r.list()}
-	for len(frames.values) > 0 && !frames.failed {
-		h.Entries = append(h.Entries, ws.Entry{Seq: frames.seq(), Frame: frames.bytes()})
+	first := r.seq()
+	tails := reader{values: r.list()}
+	h.Entries = make([]ws.Entry, 0, len(tails.values))
+	for seq := first; len(tails.values) > 0; seq++ {
+		frame := append(ws.OperationHead(ws.Position{Epoch: at.Epoch, Seq: seq}), tails.text()...)
+		h.Entries = append(h.Entries, ws.Entry{Seq: seq, Frame: frame})
 	}
-	if r.failed || frames.failed {
+	if r.failed || tails.failed {
 		return ws.History{}, fmt.Errorf("history: unexpected reply of %d values", len(reply))
 	}
 	b.subs.learn(document, ws.Position{Epoch: h.Epoch})

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/seed-6230208e/tandem/ws"
 )
 
 // settle lets a burst of reasons to wake up become one.
@@ -144,65 +142,3 @@ func (b *Backplane) reap(ctx context.Context, topics []*topic) time.Duration {
 
 // noKey is PTTL's answer for a key that is not there.
 const noKey = time.Duration(-2)
-
-// position is the newest known of the topic.
-func (s *subscriptions) position(t *topic) ws.Position {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return t.at
-}
-
-func (s *subscriptions) wantSurvey(t *topic) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t.survey = true
-}
-
-func (s *subscriptions) wantSurveyOf(document string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t := s.topics[document]; t != nil {
-		t.survey = true
-	}
-}
-
-// takeSurvey reports whether a survey is wanted; then it no longer is.
-func (s *subscriptions) takeSurvey(t *topic) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	wanted := t.survey
-	t.survey = false
-	return wanted
-}
-
-// met adds to the replicas known to have members in the topic.
-func (s *subscriptions) met(t *topic, replicas map[string]struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for replica := range replicas {
-		t.replicas[replica] = struct{}{}
-	}
-}
-
-func (s *subscriptions) forget(t *topic, replicas map[string]struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for replica := range replicas {
-		delete(t.replicas, replica)
-	}
-}
-
-// others returns where each replica but self has members.
-func (s *subscriptions) others(topics []*topic, self string) map[string][]*topic {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	where := map[string][]*topic{}
-	for _, t := range topics {
-		for replica := range t.replicas {
-			if replica != self {
-				where[replica] = append(where[replica], t)
-			}
-		}
-	}
-	return where
-}

@@ -66,3 +66,67 @@ func (t *topic) finishLocked(err error) {
 	t.confirmed, t.failed = err == nil, err
 	close(t.ready)
 }
+
+// What the tick asks of topics and tells them.
+
+// position is the newest known of the topic.
+func (s *subscriptions) position(t *topic) ws.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return t.at
+}
+
+func (s *subscriptions) wantSurvey(t *topic) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.survey = true
+}
+
+func (s *subscriptions) wantSurveyOf(document string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.topics[document]; t != nil {
+		t.survey = true
+	}
+}
+
+// takeSurvey reports whether a survey is wanted; then it no longer is.
+func (s *subscriptions) takeSurvey(t *topic) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := t.survey
+	t.survey = false
+	return wanted
+}
+
+// met adds to the replicas known to have members in the topic.
+func (s *subscriptions) met(t *topic, replicas map[string]struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for replica := range replicas {
+		t.replicas[replica] = struct{}{}
+	}
+}
+
+func (s *subscriptions) forget(t *topic, replicas map[string]struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for replica := range replicas {
+		delete(t.replicas, replica)
+	}
+}
+
+// others returns where each replica but self has members.
+func (s *subscriptions) others(topics []*topic, self string) map[string][]*topic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	where := map[string][]*topic{}
+	for _, t := range topics {
+		for replica := range t.replicas {
+			if replica != self {
+				where[replica] = append(where[replica], t)
+			}
+		}
+	}
+	return where
+}

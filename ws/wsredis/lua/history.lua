@@ -4,47 +4,51 @@
 -- ARGV[4], ARGV[5] the client's epoch and seq; an empty epoch and seq: none
 -- ARGV[6] bytes of frames at most; one frame is returned always
 -- returns {epoch, head, snapshot seq, payload or nil, recovered, more,
---          {seq, frame, seq, frame, …}}
+--          seq of the first, {frames without their heads, in order}}
 local epoch, seq = open('', 0)
 local payload, from = false, tonumber(ARGV[5])
 
-local function after(position)
+local function after(position, count)
   local start = string.format('%.0f-0', position + 1)
-  return redis.call('XRANGE', log, start, '+', 'COUNT', 32)
+  return redis.call('XRANGE', log, start, '+', 'COUNT', count)
 end
-local function number(entry) return tonumber(string.match(entry[1], '^%d+')) end
--- complete: nothing between position and the first of batch was trimmed.
-local function complete(position, batch)
-  if position == seq then return true end
-  return batch[1] ~= nil and number(batch[1]) == position + 1
+-- first returns the seq of the first kept operation after position.
+local function first(position)
+  local entry = after(position, 1)[1]
+  return entry and tonumber(string.match(entry[1], '^%d+')) or seq + 1
 end
 
-local batch, recovered
+local next, recovered
 if from and ARGV[4] == epoch and from <= seq then
-  batch = after(from)
-  recovered = complete(from, batch)
+  next = first(from)
+  recovered = next == from + 1
 end
 if not recovered then
-  local asked = from
-  from = snapshot_seq()
+  local kept = snapshot_seq()
   payload = redis.call('HGET', snapshot, 'payload')
-  batch = after(from)
-  recovered = not asked and complete(from, batch)
+  next = first(kept)
+  recovered = not from and next == kept + 1
 end
 
-local frames, size, limit, more = {}, 0, tonumber(ARGV[6]), 0
-while #batch > 0 and more == 0 do
+-- Redis does nothing else meanwhile, so as little as can be is done for each
+-- entry: the caller puts the heads on. Seqs have no gap.
+local tails, size, limit, more = {}, 0, tonumber(ARGV[6]), 0
+local position, overhead = next - 1, #head(epoch, string.format('%.0f', seq))
+local count = 32
+while position < seq and more == 0 do
+  local batch = after(position, count)
+  if #batch == 0 then break end
   for _, entry in ipairs(batch) do
-    from = number(entry)
-    local frame = head(epoch, string.format('%.0f', from)) .. entry[2][2]
-    size = size + #frame
-    if size > limit and #frames > 0 then
+    local tail = entry[2][2]
+    size = size + overhead + #tail
+    if size > limit and #tails > 0 then
       more = 1
       break
     end
-    frames[#frames + 1] = from
-    frames[#frames + 1] = frame
+    tails[#tails + 1] = tail
   end
-  if more == 0 then batch = after(from) end
+  position = position + #batch
+  -- As many as are likely to fit: a batch is read whole.
+  count = math.max(1, math.min(1000, math.floor((limit - size) * #tails / size) + 1))
 end
-return {epoch, seq, snapshot_seq(), payload, recovered and 1 or 0, more, frames}
+return {epoch, seq, snapshot_seq(), payload, recovered and 1 or 0, more, next, tails}
