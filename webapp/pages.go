@@ -101,11 +101,14 @@ func (a *app) fail(w http.ResponseWriter, r *http.Request, p problem.Problem) {
 		return
 	}
 	retryAfter(w, p.RetryAfter)
-	a.render(w, r, p.Status, "error", page{
-		Title: http.StatusText(p.Status),
-		Away:  p.Status == http.StatusServiceUnavailable,
-		Data:  p,
-	})
+	view := page{Away: true}
+	if p.Status != http.StatusServiceUnavailable {
+		s, err := a.session(w, r)
+		view = newPage("", s)
+		view.Away = err != nil
+	}
+	view.Title, view.Data = http.StatusText(p.Status), p
+	a.render(w, r, p.Status, "error", view)
 }
 
 // failure answers with what err stands for. It is the one place where an

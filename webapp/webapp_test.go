@@ -39,7 +39,7 @@ type site struct {
 	accounts *accounts.Accounts
 }
 
-func newSite(t *testing.T, s *redistest.Server, registration string) *site {
+func newSite(t testing.TB, s *redistest.Server, registration string) *site {
 	t.Helper()
 	conn, err := redisconn.Open(redisconn.Config{URL: s.URL()})
 	if err != nil {
@@ -70,7 +70,7 @@ func newSite(t *testing.T, s *redistest.Server, registration string) *site {
 	return &site{url: server.URL, factory: factory, accounts: users}
 }
 
-func patterns(t *testing.T, p ...string) sessionstore.Patterns {
+func patterns(t testing.TB, p ...string) sessionstore.Patterns {
 	t.Helper()
 	compiled, err := sessionstore.ParsePatterns(p)
 	if err != nil {
@@ -79,7 +79,7 @@ func patterns(t *testing.T, p ...string) sessionstore.Patterns {
 	return compiled
 }
 
-func (s *site) add(t *testing.T, name string) accounts.User {
+func (s *site) add(t testing.TB, name string) accounts.User {
 	t.Helper()
 	u, err := s.accounts.Add(t.Context(), name, password)
 	if err != nil {
@@ -90,12 +90,12 @@ func (s *site) add(t *testing.T, name string) accounts.User {
 
 // browser is a client with a cookie jar that follows no redirect.
 type browser struct {
-	t    *testing.T
+	t    testing.TB
 	site *site
 	http *http.Client
 }
 
-func (s *site) browser(t *testing.T) *browser {
+func (s *site) browser(t testing.TB) *browser {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -194,7 +194,7 @@ func (b *browser) session() view {
 	return decode[view](b.t, b.do(http.MethodGet, "/api/session", ""), http.StatusOK)
 }
 
-func decode[T any](t *testing.T, a answer, status int) T {
+func decode[T any](t testing.TB, a answer, status int) T {
 	t.Helper()
 	var v T
 	if a.status != status || !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") {

@@ -9,6 +9,9 @@ import { colorOf, nameOf } from "./people.js";
 /** Typing is shown for this long after the last key. */
 const TYPING_MS = 1500;
 
+/** A name tag this near to the right edge is shown to the left of its caret. */
+const FLAG_PX = 150;
+
 /** Shows lines as inputs, and the carets of others in them. */
 export class Sheet {
   /** @type {Map<string, Row>} */
@@ -132,7 +135,9 @@ export class Sheet {
       }
       /** @type {HTMLElement} */ (caret.firstChild).textContent = nameOf(m);
       caret.style.setProperty("--who", colorOf(m));
-      caret.style.setProperty("--x", `${this.#place(row.text, Number(m.state.at) || 0)}px`);
+      const x = this.#place(row.text, Number(m.state.at) || 0);
+      caret.style.setProperty("--x", `${x}px`);
+      caret.classList.toggle("flip", x > row.text.clientWidth - FLAG_PX);
       if (caret.parentElement !== row.text.parentElement) row.text.parentElement?.append(caret);
     }
   }

@@ -47,12 +47,13 @@ export function backoff(attempt, random = Math.random) {
 }
 
 /**
- * Opens a document and keeps it open until `close`.
+ * Opens a document and keeps it open until `close`. No callback comes before
+ * this has returned.
  * @param {Options} options
  */
 export function connect(options) {
   const connection = new Connection(options);
-  connection.open();
+  queueMicrotask(() => connection.open());
   return connection;
 }
 
