@@ -49,9 +49,9 @@ type codec interface {
 	// decode reads a stored value. Its error always wraps ErrUndecodable.
 	decode(raw []byte) (attributes, error)
 
-	// merge applies c to a stored value, nil for an empty one. What c does
-	// not name stays as it is.
-	merge(raw []byte, c changes) ([]byte, error)
+	// merge applies c to a stored value, nil for an empty one, and to what
+	// it was decoded to. What c does not name stays as it is.
+	merge(raw []byte, decoded attributes, c changes) ([]byte, error)
 
 	// cell turns a caller's value into what the attribute key holds;
 	// json.RawMessage is taken as the JSON that it is. The error wraps
@@ -85,14 +85,7 @@ func (jsonCodec) decode(raw []byte) (attributes, error) {
 	return attrs, nil
 }
 
-func (j jsonCodec) merge(raw []byte, c changes) ([]byte, error) {
-	var attrs attributes
-	if raw != nil {
-		var err error
-		if attrs, err = j.decode(raw); err != nil {
-			return nil, err
-		}
-	}
+func (jsonCodec) merge(raw []byte, attrs attributes, c changes) ([]byte, error) {
 	out := make([]byte, 0, len(raw)+128)
 	out = append(out, '{')
 	member := func(name, value []byte) {

@@ -43,7 +43,7 @@ func (c valueCodec) values(raw []byte) (_ map[any]any, err error) {
 	return s.Values, nil
 }
 
-func (c valueCodec) merge(raw []byte, change changes) (_ []byte, err error) {
+func (c valueCodec) merge(raw []byte, _ attributes, change changes) (_ []byte, err error) {
 	values := map[any]any{}
 	if raw != nil {
 		if values, err = c.values(raw); err != nil {

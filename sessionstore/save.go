@@ -104,10 +104,11 @@ func (s *Session) swap(ctx context.Context, by claim, mark string) error {
 			}
 			// The save goes to the new ID; what is there is another value,
 			// so that it comes back as a conflict, to be merged with.
-			if s.id, err = f.heirOf(ctx, s.id, tombstone(r.detail), by); err != nil {
+			heir, err := f.heirOf(ctx, s.id, tombstone(r.detail), by)
+			if err != nil {
 				return err
 			}
-			s.renewed = true
+			s.id, s.renewed = heir, true
 		default:
 			return r.unexpected("save")
 		}

@@ -247,7 +247,7 @@ func (s *Session) merged() ([]byte, error) {
 	if len(s.changes) == 0 {
 		return s.raw, nil
 	}
-	return s.f.codec.merge(s.raw, s.changes)
+	return s.f.codec.merge(s.raw, s.attrs, s.changes)
 }
 
 // decodeValues decodes a stored value with the Serializer, as gorilla Values.
