@@ -43,7 +43,7 @@ func start(t testing.TB, name, addr string) *replica {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{
 		Addr: addr, ContextTimeoutEnabled: true,
-		DialTimeout: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond, WriteTimeout: 300 * time.Millisecond,
+		DialTimeout: 2 * time.Second, ReadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second,
 	})
 	b, err := wsredis.New(wsredis.Config{
 		Client: client, Replica: name, KeepOperations: keep, Tick: tick,

@@ -253,10 +253,15 @@ func TestLostReply(t *testing.T) {
 		for i := range 20 {
 			link.DropReplies(1) // the tick may be the one to suffer
 			op := ws.Operation{ID: fmt.Sprint(i), UserID: "7"}
+			calls := 0
 			eventually(t, "an ack", func() bool {
+				calls++
 				ack, err := a.Append(t.Context(), doc, op, ws.Position{})
 				if err != nil && !errors.Is(err, ws.ErrUnavailable) {
 					t.Fatalf("append: %v", err)
+				}
+				if err == nil && ack.Duplicate != (calls > 1) {
+					t.Errorf("%+v after %d calls", ack, calls)
 				}
 				return err == nil && ack.Seq == uint64(i)+2
 			})

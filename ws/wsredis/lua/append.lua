@@ -1,5 +1,7 @@
 -- Appends one operation: deduplicates, numbers, stores and announces it.
--- Repeating the call is harmless: the ID is known then.
+-- Repeating the call is harmless: the ID is known then. When it is the same
+-- call, sent again by the client library because its reply was late, the
+-- answer is the same too; ARGV[2], unique to each call, tells.
 --
 -- ARGV[4] operations to keep   ARGV[5] user NUL id
 -- ARGV[6], ARGV[7] newest epoch and seq that the caller has seen
@@ -8,9 +10,16 @@
 local epoch, seq, logged = open(ARGV[6], tonumber(ARGV[7]))
 
 -- Today's, yesterday's and the day before's IDs: more than 24 hours.
+local token = string.sub(ARGV[2], 1, 4)
 for i = 4, 6 do
-  local before = tonumber(redis.call('HGET', KEYS[i], ARGV[5]) or 0)
-  if before > 0 and before <= seq then return {epoch, before, 1} end
+  local entry = redis.call('HGET', KEYS[i], ARGV[5])
+  if entry then
+    local number, by = string.match(entry, '^(%d+) (%w+)$')
+    local before = tonumber(number or 0)
+    if before > 0 and before <= seq then
+      return {epoch, before, by == token and 0 or 1}
+    end
+  end
 end
 
 seq = seq + 1
@@ -23,7 +32,7 @@ keep(seq, not logged)
 -- day's hash is gone 36 hours after its last write, half a day before its
 -- turn comes again.
 local today = KEYS[4 + math.floor(tonumber(redis.call('TIME')[1]) / day) % 3]
-redis.call('HSET', today, ARGV[5], number)
+redis.call('HSET', today, ARGV[5], number .. ' ' .. token)
 if redis.call('TTL', today) < 1.25 * day then
   redis.call('EXPIRE', today, 1.5 * day)
 end

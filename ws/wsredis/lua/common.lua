@@ -4,9 +4,9 @@
 -- KEYS[1] doc       hash    epoch, seq: the life of the log and its head
 -- KEYS[2] log       stream  <seq>-0 → f: the operation's frame without its head
 -- KEYS[3] snapshot  hash    seq, payload: what the client left last
--- KEYS[4..6] seen   hash    user NUL id → seq, one a day, used in turn
+-- KEYS[4..6] seen   hash    user NUL id → seq and call, one a day, used in turn
 -- ARGV[1] channel of the document's announcements
--- ARGV[2] name for an epoch, should one begin
+-- ARGV[2] name for an epoch, should one begin; unique to each call
 -- ARGV[3] retention, seconds since the last write
 local doc, log, snapshot = KEYS[1], KEYS[2], KEYS[3]
 local retention = tonumber(ARGV[3])
