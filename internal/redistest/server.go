@@ -152,8 +152,6 @@ func (s *Server) run() error {
 }
 
 func (s *Server) waitReady(proc *process) error {
-	rdb := redis.NewClient(s.options())
-	defer rdb.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	for {
@@ -164,7 +162,11 @@ func (s *Server) waitReady(proc *process) error {
 			return errors.New("redis-server does not answer")
 		case <-time.After(10 * time.Millisecond):
 		}
+		// A client of its own for each attempt: after many failed dials go-redis
+		// stops dialling for a second, in a goroutine that outlives the client.
+		rdb := redis.NewClient(s.options())
 		err := rdb.Ping(ctx).Err()
+		_ = rdb.Close()
 		// NOAUTH, NOPERM and the like are answers; LOADING is "not yet".
 		if answer := redis.Error(nil); err == nil || errors.As(err, &answer) && !strings.HasPrefix(answer.Error(), "LOADING") {
 			return nil

@@ -62,7 +62,7 @@ type options struct {
 	dial        func(ctx context.Context, network, addr string) (net.Conn, error)
 	timeout     time.Duration
 	dialTimeout time.Duration
-	probe       bool // for a prober: one connection, no retries
+	probe       bool // for a prober: no retries
 }
 
 func (o options) probing() options {
@@ -96,7 +96,9 @@ func (o options) client() redis.UniversalClient {
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	if o.probe {
-		u.ClientName, u.PoolSize, u.MaxRetries = "tandem-probe", 1, -1
+		// One connection is used. A pool of one would be another matter: after as
+		// many failed dials go-redis stops dialling for a second.
+		u.ClientName, u.PoolSize, u.MaxRetries = "tandem-probe", 10, -1
 	}
 	switch o.target.kind {
 	case kindSentinel:

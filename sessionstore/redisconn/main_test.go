@@ -15,8 +15,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// What go-redis does after Close: it looks once more whether it may dial again.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+	// After many failed dials go-redis has a goroutine that finds out when it may
+	// dial again, and finds out within a second that the client was closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
 // open opens cfg for a test.
