@@ -17,8 +17,8 @@ type Config struct {
 	Listeners []Listener
 
 	// Handlers are what a route can `use`, by name: "documents", "pairs",
-	// "webapp". The names become metric labels. A request that carries no
-	// login is sent to /login only where "webapp" answers that path.
+	// "webapp". The names become metric labels. The web app has the page
+	// /login that browsers are sent to.
 	Handlers map[string]http.Handler
 
 	// Store tells whose session a request carries. Nil: nobody is ever

@@ -17,7 +17,6 @@ type exchange struct {
 	http.ResponseWriter
 	g       *Gateway
 	session *session
-	table   *table
 	route   *route
 	started time.Time
 
@@ -51,7 +50,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := l.acquire()
 	defer t.users.Done()
 	x := &exchange{
-		ResponseWriter: w, g: l.g, table: t, route: noRoute, started: time.Now(), id: []string{randomID()},
+		ResponseWriter: w, g: l.g, route: noRoute, started: time.Now(), id: []string{randomID()},
 		session: s,
 	}
 	removeForged(r.Header)

@@ -22,6 +22,9 @@ const (
 	identityHeader = "X-Tandem-Identity"  // "unavailable": the session could not be read, so that nothing is known
 )
 
+// loginPath is the web app's login page.
+const loginPath = "/login"
+
 // identity is what the session says about the client. The zero value is a
 // client without a session.
 type identity struct {
@@ -74,11 +77,13 @@ func (x *exchange) admit(r *http.Request, login string) bool {
 	return false
 }
 
-// askToLogIn sends a browser to the login page, if there is one here, and
-// tells everything else 401.
+// askToLogIn sends a browser to the login page and tells everything else 401;
+// a form, too, since a login does not bring its content back. So it does at
+// the login page's own path: where another route has that, going there again
+// would be going round in circles.
 func (x *exchange) askToLogIn(r *http.Request) {
 	page := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if !page || !problem.PrefersHTML(r) || x.table.match(normalHost(r.Host), "/login").kind != "webapp" {
+	if !page || !problem.PrefersHTML(r) || r.URL.Path == loginPath {
 		x.refuse(r, reasonLoginRequired, nil)
 		return
 	}
@@ -86,7 +91,7 @@ func (x *exchange) askToLogIn(r *http.Request) {
 	// One slash at the start: "//elsewhere" would be another site.
 	next := "/" + strings.TrimLeft(r.URL.RequestURI(), `/\`)
 	x.Header().Set("Cache-Control", "no-store")
-	x.Header().Set("Location", "/login?next="+url.QueryEscape(next))
+	x.Header().Set("Location", loginPath+"?next="+url.QueryEscape(next))
 	x.WriteHeader(http.StatusSeeOther)
 }
 

@@ -199,9 +199,12 @@ func TestIdentity(t *testing.T) {
 				if a := do(t, post); a.status != 401 {
 					t.Errorf("a form is not replayed after a login: %d", a.status)
 				}
-				// Where no login page is served, a redirect to it would go
-				// round in circles.
-				if a := s.get(t, "/anything", c, "Accept", "text/html", "Host", "other.test"); a.status != 401 {
+				// Where the upstream has the login page's path, a redirect
+				// from there would go round in circles.
+				if a := s.get(t, "/x", c, "Accept", "text/html", "Host", "other.test"); a.status != 303 || a.header.Get("Location") != "/login?next=%2Fx" {
+					t.Errorf("another host: %d %s", a.status, a.header.Get("Location"))
+				}
+				if a := s.get(t, "/login?next=%2Fx", c, "Accept", "text/html", "Host", "other.test"); a.status != 401 {
 					t.Errorf("no login page: %d %s", a.status, a.header.Get("Location"))
 				}
 			}
