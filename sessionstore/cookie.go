@@ -3,6 +3,7 @@ package sessionstore
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -97,11 +98,26 @@ func (st *Store) clearCookie(w http.ResponseWriter, r *http.Request, name string
 // replaceCookie sets c and takes back an earlier Set-Cookie of its name in
 // the same response: which of two a browser keeps is not to be left to it.
 func replaceCookie(h http.Header, c *http.Cookie) {
-	kept := h["Set-Cookie"][:0:0]
+	h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool {
+		name, _ := cookieLine(line)
+		return name == c.Name
+	})
+	h.Add("Set-Cookie", c.String())
+}
+
+// cookieIn returns the value that a response sets the cookie to.
+func cookieIn(h http.Header, name string) (value string, ok bool) {
 	for _, line := range h["Set-Cookie"] {
-		if name, _, _ := strings.Cut(line, "="); strings.TrimSpace(name) != c.Name {
-			kept = append(kept, line)
+		if n, v := cookieLine(line); n == name {
+			return v, true
 		}
 	}
-	h["Set-Cookie"] = append(kept, c.String())
+	return "", false
+}
+
+// cookieLine returns the name and the value of a Set-Cookie line.
+func cookieLine(line string) (name, value string) {
+	line, _, _ = strings.Cut(line, ";")
+	name, value, _ = strings.Cut(line, "=")
+	return strings.TrimSpace(name), strings.TrimSpace(value)
 }

@@ -62,12 +62,18 @@ func decodeNews(payload string) (news, error) {
 // missed news, and says so.
 type subscription struct {
 	// Fixed after construction.
-	rdb        redis.UniversalClient
-	probe      string                                     // channel that only this subscription listens to
-	probeEvery time.Duration                              // pause between probes; silent for twice as long, the connection is given up
-	onNews     func(news)                                 // called from the receiving goroutine; must not block
-	onGap      func()                                     // the same
-	onFailure  func(cause subscriptionFailure, err error) // a life of the connection ended
+	rdb   redis.UniversalClient
+	probe string // channel that only this subscription listens to
+
+	// probeEvery is the pause between two probes. A connection that is
+	// silent for twice as long is given up.
+	probeEvery time.Duration
+
+	// Called from the receiving goroutine; they must not block. onFailure
+	// says that a life of the connection ended, and whether it worked.
+	onNews    func(news)
+	onGap     func()
+	onFailure func(cause subscriptionFailure, worked bool, err error)
 
 	// heard is when the last probe came back on the present connection; nil
 	// while it has not proven itself.
@@ -119,7 +125,7 @@ func (s *subscription) run(ctx context.Context) {
 		if errors.Is(err, errSilent) {
 			cause = failedProbe
 		}
-		s.onFailure(cause, err)
+		s.onFailure(cause, proven, err)
 		if proven {
 			delay = firstResubscribe
 		}

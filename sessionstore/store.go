@@ -94,19 +94,20 @@ func (st *Store) New(r *http.Request, name string) (*sessions.Session, error) {
 		p.failed = err
 		return gs, err
 	}
-	gs.ID, gs.IsNew, gs.Values = p.session.ID(), false, values
-	p.base = p.session.Snapshot().raw
+	p.given, p.base = p.session.id, p.session.raw
+	gs.ID, gs.IsNew, gs.Values = p.given, false, values
 	return gs, nil
 }
 
 // load reads the session that the request's cookie claims.
 func (st *Store) load(r *http.Request, name string) (presented string, s *Session, err error) {
-	id, ok := idFromCookies(r, name)
-	if !ok {
+	if len(r.CookiesNamed(name)) == 0 {
 		return "", nil, ErrNotFound
 	}
-	s, err = st.factory.Load(WithMeta(r.Context(), requestMeta(r)), id)
-	return id, s, err
+	// Load takes note of a malformed ID, which is empty here, too.
+	presented, _ = idFromCookies(r, name)
+	s, err = st.factory.Load(WithMeta(r.Context(), requestMeta(r)), presented)
+	return presented, s, err
 }
 
 // Session returns the typed view of the request's session in the store's own
@@ -151,7 +152,7 @@ func (st *Store) pageOf(gs *sessions.Session) (*page, bool) { return st.pages.ge
 // Save stores what the handler changed in gs.Values, and what was set on the
 // typed session, by merging it into the newest state in Redis. The cookie is
 // set when the client does not have the session's current ID or when it has
-// a limited age.
+// a limited age, unless the handler has set or cleared it by itself.
 //
 // A new session without values is not stored. gs.Options.MaxAge below zero
 // logs out: the session ends for all its holders and the cookie is cleared.
@@ -182,14 +183,18 @@ func (st *Store) Save(r *http.Request, w http.ResponseWriter, gs *sessions.Sessi
 	if err := p.save(ctx, gs); err != nil {
 		return err
 	}
-	s := p.session
-	if s.IsNew() {
+	id := p.session.ID()
+	if id == "" {
 		return nil // nothing to keep, and so nothing for the client to carry
 	}
-	if s.ID() != p.presented || s.Renewed() || options.MaxAge > 0 {
-		st.setCookie(w, r, s.ID(), gs.Name(), options)
+	gs.ID, p.given = id, id
+	if id == p.presented && options.MaxAge == 0 {
+		return nil // browsers keep what they have
 	}
-	gs.ID = s.ID()
+	if set, ok := cookieIn(w.Header(), gs.Name()); !ok || set == p.sent && set != "" {
+		st.setCookie(w, r, id, gs.Name(), options)
+		p.sent = id
+	}
 	return nil
 }
 
@@ -207,7 +212,7 @@ func (st *Store) pageToSave(gs *sessions.Session) (*page, error) {
 	if p.failed != nil {
 		return nil, p.failed
 	}
-	if gs.ID != "" && gs.ID != p.session.ID() && gs.ID != p.presented {
+	if gs.ID != "" && gs.ID != p.given {
 		return nil, ErrNotLoaded
 	}
 	return p, nil

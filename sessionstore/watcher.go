@@ -71,6 +71,8 @@ type Watcher struct {
 	wake    chan struct{} // capacity 1: there is work for the worker
 	mail    chan struct{} // capacity 1: there are calls for the deliverer
 
+	blind bool // owned by the worker: the last scan failed
+
 	mu      sync.Mutex // guards the following, and every entry's and binding's state
 	entries map[string]*entry
 	queue   work
@@ -136,6 +138,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 	running.Go(func() { w.work(ctx) })
 	running.Go(func() { w.deliver(ctx) })
 	running.Wait()
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.entries {
+		e.timer.Stop()
+	}
 	return nil
 }
 
@@ -169,9 +177,15 @@ func (w *Watcher) hear(n news) {
 	}
 }
 
-func (w *Watcher) subscriptionFailed(cause subscriptionFailure, err error) {
+// subscriptionFailed notes that the subscription is not there. Only its loss
+// is loud, not each attempt to have it back.
+func (w *Watcher) subscriptionFailed(cause subscriptionFailure, worked bool, err error) {
 	w.metrics.failures.WithLabelValues(string(cause)).Inc()
-	w.log.Warn("subscription to session news lost, subscribing again", "reason", string(cause), "err", err)
+	level := slog.LevelDebug
+	if worked {
+		level = slog.LevelWarn
+	}
+	w.log.Log(context.Background(), level, "no subscription to session news, subscribing again", "reason", string(cause), "err", err)
 }
 
 // signal leaves a wake-up call in a channel of capacity one.

@@ -18,20 +18,20 @@ type watchMetrics struct {
 func newWatchMetrics(registry prometheus.Registerer) (*watchMetrics, error) {
 	m := &watchMetrics{
 		bound: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tandem_sessionstore_bound_sessions",
+			Name: "tandem_sessions_bound",
 			Help: "Sessions that sockets of this replica are bound to.",
 		}),
 		verify: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "tandem_sessionstore_verify_seconds",
+			Name:    "tandem_sessions_verify_seconds",
 			Help:    "Time to compare all bound sessions with Redis.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 8),
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tandem_sessionstore_subscription_failures_total",
-			Help: "Lives of the subscription to session news that ended: each is a gap, after which all bound sessions are verified.",
+			Name: "tandem_sessions_subscription_failures_total",
+			Help: "Times the subscription to session news broke or could not be made. After each the bound sessions are verified.",
 		}, []string{"reason"}),
 		closes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tandem_sessionstore_bindings_ended_total",
+			Name: "tandem_sessions_bindings_ended_total",
 			Help: "Socket bindings that the end of their session ended.",
 		}, []string{"reason"}),
 	}

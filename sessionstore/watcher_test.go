@@ -24,7 +24,6 @@ type ear struct {
 	heard chan string
 	calls int
 	over  bool
-	name  string // chat.name, as last heard
 }
 
 func newEar() *ear { return &ear{heard: make(chan string, 1000)} }
@@ -158,18 +157,6 @@ func (r replica) bound() int {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	return len(r.w.entries)
-}
-
-// throughLink is a client whose link to the server can be cut.
-func throughLink(t *testing.T, s *redistest.Server) (*redistest.Link, *redis.Client) {
-	t.Helper()
-	link := redistest.NewLink(t, s.Addr())
-	rdb := redis.NewClient(&redis.Options{
-		Addr: link.Addr(), MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
-		DialTimeout: time.Second, ReadTimeout: time.Second, WriteTimeout: time.Second,
-	})
-	t.Cleanup(func() { _ = rdb.Close() })
-	return link, rdb
 }
 
 func TestWatcherLogoutReachesOtherReplicas(t *testing.T) {
@@ -308,169 +295,6 @@ func TestWatcherSeesStockApplications(t *testing.T) {
 			t.Fatal(err)
 		}
 		ear.expect(t, "ended gone")
-	})
-}
-
-// A Redis that lost everything has ended every session.
-func TestWatcherRedisLostEverything(t *testing.T) {
-	s := redistest.Start(t)
-	a := watchFrom(t, s.Client(t), Config{}, WatchConfig{VerifyEvery: 50 * time.Millisecond})
-	ear, _ := a.bind(t, a.open(t, "Ann").ID())
-	s.Kill()
-	s.Restart()
-	ear.expect(t, "ended gone")
-}
-
-// Timers tell the end, not the verification: nobody waits for it.
-func TestWatcherIdleExpiry(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
-		a := watchFrom(t, s.Client(t), Config{IdleTimeout: time.Second}, WatchConfig{VerifyEvery: never})
-		session := a.open(t, "Ann")
-		ear, _ := a.bind(t, session.ID())
-		ear.expect(t, "expiring")
-		ear.expect(t, "ended expired")
-		if late := time.Since(session.IdleExpiresAt()); late < -100*time.Millisecond || late > time.Second {
-			t.Errorf("told %s after the end", late)
-		}
-	})
-}
-
-// A stock application lengthens the TTL beyond the absolute lifetime, which
-// ends all the same.
-func TestWatcherAbsoluteExpiry(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
-		rdb := s.Client(t)
-		cfg := Config{IdleTimeout: 5 * time.Second, AbsoluteTimeout: 2 * time.Second}
-		a := watchFrom(t, rdb, cfg, WatchConfig{VerifyEvery: never})
-		session := a.open(t, "Ann")
-		ear, _ := a.bind(t, session.ID())
-		if err := rdb.Expire(t.Context(), "session:"+session.ID(), time.Hour).Err(); err != nil {
-			t.Fatal(err)
-		}
-		ear.eventually(t, "ended expired")
-	})
-}
-
-// Activity on a socket extends the session, at most once per TouchEvery.
-func TestWatcherTouch(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
-		rdb := s.Client(t)
-		cfg := Config{IdleTimeout: time.Minute, TouchEvery: 20 * time.Second}
-		a := watchFrom(t, rdb, cfg, WatchConfig{VerifyEvery: never})
-		session := a.open(t, "Ann")
-		_, binding := a.bind(t, session.ID())
-		key := "session:" + session.ID()
-		// Time passes, by the clock of Redis, and the binding learns so.
-		if !rdb.PExpire(t.Context(), key, 10*time.Second).Val() {
-			t.Fatal("no session to shorten")
-		}
-		_, err := binding.Update(t.Context(), func(s *Session) error { return s.Set("chat.name", "Bea") })
-		if err != nil {
-			t.Fatal(err)
-		}
-		binding.Touch()
-		until(t, "the life is extended", func() bool { return rdb.PTTL(t.Context(), key).Val() > 50*time.Second })
-		until(t, "the binding knows", func() bool {
-			return time.Until(binding.Snapshot().IdleExpiresAt()) > 50*time.Second
-		})
-
-		for range 100 {
-			binding.Touch()
-		}
-		a.w.mu.Lock()
-		if waiting := len(a.w.queue.touch); waiting != 0 {
-			t.Errorf("%d touches wait within TouchEvery of the last", waiting)
-		}
-		a.w.mu.Unlock()
-	})
-}
-
-// The replica was cut off when the session ended: it learns so when it is
-// back, and why.
-func TestWatcherLogoutWhileCutOff(t *testing.T) {
-	s := redistest.Start(t)
-	link, rdb := throughLink(t, s)
-	const verify = 500 * time.Millisecond
-	a := watchFrom(t, s.Client(t), Config{}, WatchConfig{VerifyEvery: never})
-	b := watchFrom(t, rdb, Config{}, WatchConfig{VerifyEvery: verify})
-	session := a.open(t, "Ann")
-	ear, _ := b.bind(t, session.ID())
-
-	link.Cut()
-	until(t, "the watcher notices", func() bool { return b.w.Healthy() != nil })
-	if err := a.End(t.Context(), session.ID(), ReasonLogout); err != nil {
-		t.Fatal(err)
-	}
-	link.Heal()
-	healed := time.Now()
-	ear.expect(t, "ended logout")
-	if late := time.Since(healed); late > verify+time.Second {
-		t.Errorf("told %s after the link was back", late)
-	}
-	until(t, "the watcher is healthy again", func() bool { return b.w.Healthy() == nil })
-}
-
-// A link that swallows everything gives no error: the probes notice.
-func TestWatcherSilentLink(t *testing.T) {
-	s := redistest.Start(t)
-	link, rdb := throughLink(t, s)
-	a := watchFrom(t, s.Client(t), Config{}, WatchConfig{VerifyEvery: never})
-	b := watchFrom(t, rdb, Config{}, WatchConfig{VerifyEvery: never})
-	session := a.open(t, "Ann")
-	ear, _ := b.bind(t, session.ID())
-
-	link.Blackhole(true)
-	until(t, "the watcher notices", func() bool { return b.w.Healthy() != nil })
-	if err := a.End(t.Context(), session.ID(), ReasonLogout); err != nil {
-		t.Fatal(err)
-	}
-	link.Blackhole(false)
-	ear.expect(t, "ended logout") // found after the gap, as nothing verifies
-	until(t, "the watcher is healthy again", func() bool { return b.w.Healthy() == nil })
-}
-
-// A subscription that the server killed is a gap: whatever happened in it is
-// found without waiting for the verification.
-func TestWatcherSubscriptionKilled(t *testing.T) {
-	s := redistest.Start(t)
-	rdb := s.Client(t)
-	a := watchFrom(t, rdb, Config{}, WatchConfig{VerifyEvery: never})
-	for i := range 5 {
-		session, kept := a.open(t, "Ann"), a.open(t, "Bob")
-		ear, _ := a.bind(t, session.ID())
-		other, _ := a.bind(t, kept.ID())
-		if err := rdb.ClientKillByFilter(t.Context(), "TYPE", "pubsub").Err(); err != nil {
-			t.Fatal(err)
-		}
-		if err := a.End(t.Context(), session.ID(), ReasonLogout); err != nil {
-			t.Fatal(err)
-		}
-		a.set(t, kept.ID(), fmt.Sprint(i))
-		ear.expect(t, "ended logout")
-		other.expect(t, fmt.Sprintf(`changed "%d"`, i))
-		until(t, "the watcher is healthy again", func() bool { return a.w.Healthy() == nil })
-	}
-}
-
-// Redis out of reach for too long: nothing is known, and the binding ends.
-func TestWatcherUnverified(t *testing.T) {
-	s := redistest.Start(t)
-	link, rdb := throughLink(t, s)
-	a := watchFrom(t, rdb, Config{}, WatchConfig{VerifyEvery: 50 * time.Millisecond, MaxUnverified: 300 * time.Millisecond})
-	session := a.open(t, "Ann")
-	ear, binding := a.bind(t, session.ID())
-	link.Cut()
-	ear.expect(t, "unverified")
-	if _, err := binding.Update(t.Context(), func(*Session) error { return nil }); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("update: %v", err)
-	}
-	link.Heal()
-	until(t, "the session can be bound again", func() bool {
-		again, _, err := a.w.Bind(t.Context(), session.ID(), newEar())
-		if err == nil {
-			again.Close()
-		}
-		return err == nil
 	})
 }
 

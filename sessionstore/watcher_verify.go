@@ -69,10 +69,14 @@ func (w *Watcher) scan(ctx context.Context) {
 	began := time.Now()
 	for chunk := range slices.Chunk(entries, verifyChunk) {
 		if err := w.compare(ctx, chunk); err != nil {
-			w.log.Warn("bound sessions cannot be verified", "err", err)
+			if !w.blind {
+				w.log.Warn("bound sessions cannot be verified", "err", err)
+			}
+			w.blind = true
 			return // Redis is away: the next chunk would only wait as long
 		}
 	}
+	w.blind = false
 	w.metrics.verify.Observe(time.Since(began).Seconds())
 }
 

@@ -1,0 +1,72 @@
+package sessionstore
+
+import (
+	"testing"
+	"time"
+
+	"github.com/seed-6230208e/tandem/internal/redistest"
+)
+
+// Timers tell the end, not the verification: nobody waits for it.
+func TestWatcherIdleExpiry(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
+		a := watchFrom(t, s.Client(t), Config{IdleTimeout: time.Second}, WatchConfig{VerifyEvery: never})
+		session := a.open(t, "Ann")
+		ear, _ := a.bind(t, session.ID())
+		ear.expect(t, "expiring")
+		ear.expect(t, "ended expired")
+		if late := time.Since(session.IdleExpiresAt()); late < -100*time.Millisecond || late > time.Second {
+			t.Errorf("told %s after the end", late)
+		}
+	})
+}
+
+// A stock application lengthens the TTL beyond the absolute lifetime, which
+// ends all the same.
+func TestWatcherAbsoluteExpiry(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
+		rdb := s.Client(t)
+		cfg := Config{IdleTimeout: 5 * time.Second, AbsoluteTimeout: 2 * time.Second}
+		a := watchFrom(t, rdb, cfg, WatchConfig{VerifyEvery: never})
+		session := a.open(t, "Ann")
+		ear, _ := a.bind(t, session.ID())
+		if err := rdb.Expire(t.Context(), "session:"+session.ID(), time.Hour).Err(); err != nil {
+			t.Fatal(err)
+		}
+		ear.eventually(t, "ended expired")
+	})
+}
+
+// Activity on a socket extends the session, at most once per TouchEvery.
+func TestWatcherTouch(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
+		rdb := s.Client(t)
+		cfg := Config{IdleTimeout: time.Minute, TouchEvery: 20 * time.Second}
+		a := watchFrom(t, rdb, cfg, WatchConfig{VerifyEvery: never})
+		session := a.open(t, "Ann")
+		_, binding := a.bind(t, session.ID())
+		key := "session:" + session.ID()
+		// Time passes, by the clock of Redis, and the binding learns so.
+		if !rdb.PExpire(t.Context(), key, 10*time.Second).Val() {
+			t.Fatal("no session to shorten")
+		}
+		_, err := binding.Update(t.Context(), func(s *Session) error { return s.Set("chat.name", "Bea") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		binding.Touch()
+		until(t, "the life is extended", func() bool { return rdb.PTTL(t.Context(), key).Val() > 50*time.Second })
+		until(t, "the binding knows", func() bool {
+			return time.Until(binding.Snapshot().IdleExpiresAt()) > 50*time.Second
+		})
+
+		for range 100 {
+			binding.Touch()
+		}
+		a.w.mu.Lock()
+		if waiting := len(a.w.queue.touch); waiting != 0 {
+			t.Errorf("%d touches wait within TouchEvery of the last", waiting)
+		}
+		a.w.mu.Unlock()
+	})
+}
