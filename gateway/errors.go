@@ -18,7 +18,7 @@ type reason string
 const (
 	reasonBadPath          reason = "bad_path"          // dot segments or NUL
 	reasonMethod           reason = "method"            // CONNECT, TRACE
-	reasonNoRoute          reason = "no_route"          //
+	reasonNoRoute          reason = "no_route"          // no route for this host and path
 	reasonLoginRequired    reason = "login_required"    // nobody is logged in
 	reasonStore            reason = "store_unavailable" // the session could not be read, and the route needs it
 	reasonUndecodable      reason = "undecodable"       // the session cannot be read by this serializer

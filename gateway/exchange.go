@@ -26,6 +26,7 @@ type exchange struct {
 	target   *target     // upstream that answered
 	status   int         // 0: no header sent
 	sent     int64       // body bytes
+	expected int64       // body bytes that an upstream has promised
 	hijacked bool
 	reason   reason // why the gateway answered in another's stead
 	cause    error  // for the log
@@ -120,12 +121,19 @@ func (x *exchange) WriteHeader(status int) {
 	x.ResponseWriter.WriteHeader(status)
 }
 
+// Write passes on at once what is not the end of an upstream's body, so that
+// what trickles in trickles out. Of bodies of unknown length ReverseProxy
+// does so; its FlushInterval would do it for all, at the price of one more
+// packet for each body that comes whole.
 func (x *exchange) Write(p []byte) (int, error) {
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
 	}
 	n, err := x.ResponseWriter.Write(p)
 	x.sent += int64(n)
+	if err == nil && x.sent < x.expected {
+		err = http.NewResponseController(x.ResponseWriter).Flush()
+	}
 	return n, err
 }
 

@@ -9,31 +9,41 @@ import (
 	"os"
 	"path"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/seed-6230208e/tandem/internal/problem"
 )
 
-// fileServer serves one directory.
+// fileServer serves one directory. Safe for concurrent use.
 type fileServer struct {
 	// Fixed after construction.
 	g      *Gateway
 	prefix string // of the route, without the slash at its end
 	cfg    Files
 
-	mu      sync.Mutex // a leaf, but for the stat of the root
-	root    *os.Root
-	info    fs.FileInfo // of root, when it was opened
-	checked time.Time
+	current atomic.Pointer[openRoot]
+	checked atomic.Int64 // when somebody last looked whether it still is current, Unix nanoseconds
+}
+
+// openRoot is a directory, and what it was when it was opened.
+type openRoot struct {
+	*os.Root
+	info fs.FileInfo
 }
 
 func newFileServer(g *Gateway, prefix string, cfg Files) (*fileServer, error) {
-	f := &fileServer{g: g, prefix: prefix, cfg: cfg}
-	if _, err := f.dir(); err != nil {
+	info, err := os.Stat(cfg.Root)
+	if err != nil {
 		return nil, fmt.Errorf("files: %w", err)
 	}
+	root, err := os.OpenRoot(cfg.Root)
+	if err != nil {
+		return nil, fmt.Errorf("files: %w", err)
+	}
+	f := &fileServer{g: g, prefix: prefix, cfg: cfg}
+	f.current.Store(&openRoot{root, info})
 	return f, nil
 }
 
@@ -41,27 +51,26 @@ func newFileServer(g *Gateway, prefix string, cfg Files) (*fileServer, error) {
 // deployments do, is still served.
 const rootCheckEvery = time.Second
 
-// dir returns the directory that now stands at the root's path. One that was
-// replaced is closed when its last user lets it go (os.Root has a finalizer).
-func (f *fileServer) dir() (*os.Root, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.root != nil && time.Since(f.checked) < rootCheckEvery {
-		return f.root, nil
+// dir returns the directory that stands at the root's path, as of a second
+// ago. One that was replaced is closed when its last user has let it go:
+// os.Root has a finalizer.
+func (f *fileServer) dir() *openRoot {
+	current := f.current.Load()
+	last, now := f.checked.Load(), time.Now().UnixNano()
+	if now-last < int64(rootCheckEvery) || !f.checked.CompareAndSwap(last, now) {
+		return current
 	}
 	info, err := os.Stat(f.cfg.Root)
+	if err != nil || os.SameFile(info, current.info) {
+		return current
+	}
+	root, err := os.OpenRoot(f.cfg.Root)
 	if err != nil {
-		return nil, err
+		return current
 	}
-	if f.root == nil || !os.SameFile(info, f.info) {
-		root, err := os.OpenRoot(f.cfg.Root)
-		if err != nil {
-			return nil, err
-		}
-		f.root, f.info = root, info
-	}
-	f.checked = time.Now()
-	return f.root, nil
+	next := &openRoot{root, info}
+	f.current.Store(next)
+	return next
 }
 
 var (
@@ -97,9 +106,7 @@ func (f *fileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer file.Close()
-	if w.Header().Get("Etag") == "" {
-		w.Header().Set("Etag", fmt.Sprintf(`"%x-%x"`, info.ModTime().UnixNano(), info.Size()))
-	}
+	w.Header().Set("Etag", fmt.Sprintf(`"%x-%x"`, info.ModTime().UnixNano(), info.Size()))
 	http.ServeContent(w, r, info.Name(), info.ModTime(), file)
 }
 
@@ -124,10 +131,7 @@ func (f *fileServer) open(name, requested string) (*os.File, fs.FileInfo, error)
 	if !fs.ValidPath(trimmed) || strings.Contains(trimmed, `\`) {
 		return nil, nil, fs.ErrNotExist
 	}
-	root, err := f.dir()
-	if err != nil {
-		return nil, nil, err
-	}
+	root := f.dir()
 	info, err := root.Stat(trimmed)
 	switch {
 	case err != nil:
@@ -147,7 +151,7 @@ func (f *fileServer) open(name, requested string) (*os.File, fs.FileInfo, error)
 
 // openRegular opens a file but nothing that opening or reading could block
 // on, which what stood there a moment ago says nothing about.
-func openRegular(root *os.Root, name string) (*os.File, fs.FileInfo, error) {
+func openRegular(root *openRoot, name string) (*os.File, fs.FileInfo, error) {
 	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, nil, absent(err)

@@ -29,7 +29,6 @@ func newProxy(g *Gateway, r *route, cfg Upstream) (*proxy, error) {
 		Transport:      pool,
 		ModifyResponse: p.modifyResponse,
 		ErrorHandler:   p.fail,
-		FlushInterval:  -1, // an upstream that writes slowly is read slowly, not late
 		BufferPool:     copyBuffers,
 		ErrorLog:       slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), // the exchange tells
 	}
@@ -104,6 +103,7 @@ func (p *proxy) stripPrefix(pr *httputil.ProxyRequest) {
 func (p *proxy) modifyResponse(res *http.Response) error {
 	delete(res.Header, requestIDHeader)
 	x := exchangeFrom(res.Request.Context())
+	x.expected = res.ContentLength
 	for _, line := range res.Header["Set-Cookie"] {
 		if name, _, _ := strings.Cut(line, "="); strings.TrimSpace(name) == p.g.cfg.Cookie {
 			x.Header().Del("Set-Cookie") // the gateway's own renewal of it
