@@ -43,6 +43,12 @@ func (h *Hub) Drain(ctx context.Context) error {
 	return ctx.Err()
 }
 
+func (h *Hub) isDraining() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.draining
+}
+
 // sendOff tells the client to reconnect after that long, and closes the
 // connection some time later if it is still there.
 func (c *conn) sendOff(after time.Duration) {

@@ -23,7 +23,7 @@ const patience = 15 * time.Second
 
 // world is what replicas share: sessions in Redis and a backplane in memory.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	factory *sessionstore.Factory
 	watcher *sessionstore.Watcher
 	network *wstest.Network
@@ -33,7 +33,7 @@ type world struct {
 	forget func(id string)
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	rdb := redistest.Mini(t).Client(t)
 	factory, err := sessionstore.New(rdb, sessionstore.Config{})
@@ -90,7 +90,7 @@ func (c *cookie) header() http.Header {
 
 // replica is one hub behind an HTTP server.
 type replica struct {
-	t         *testing.T
+	t         testing.TB
 	hub       *ws.Hub
 	server    *httptest.Server
 	backplane *wstest.Replica
@@ -147,7 +147,7 @@ func (w *world) config(name string) ws.Config {
 	}
 }
 
-func patterns(t *testing.T, p ...string) sessionstore.Patterns {
+func patterns(t testing.TB, p ...string) sessionstore.Patterns {
 	t.Helper()
 	compiled, err := sessionstore.ParsePatterns(p)
 	if err != nil {
@@ -178,7 +178,7 @@ func (r *replica) join(document string, c *cookie) (*wstest.Client, wstest.Joine
 }
 
 // eventually waits until ok.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); {
 		if time.Now().After(deadline) {

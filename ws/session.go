@@ -163,20 +163,7 @@ func (c *conn) sessionGet(req request) {
 		c.badFrame(req.ID, CodeBadMessage, err.Error())
 		return
 	}
-	values, ok := c.updateSession(req.ID, func(*sessionstore.Session) error { return nil })
-	if !ok {
-		return
-	}
-	if body.Keys != nil {
-		all := values
-		values = make(map[string]json.RawMessage)
-		for _, key := range body.Keys {
-			if v, ok := all[key]; ok {
-				values[key] = v
-			}
-		}
-	}
-	c.reply(valuesFrame{"session", req.ID, values})
+	c.updateSession(req.ID, body.Keys, func(*sessionstore.Session) error { return nil })
 }
 
 // sessionSet writes attributes, all or none.
@@ -195,7 +182,7 @@ func (c *conn) sessionSet(req request) {
 			return
 		}
 	}
-	values, ok := c.updateSession(req.ID, func(s *sessionstore.Session) error {
+	c.updateSession(req.ID, nil, func(s *sessionstore.Session) error {
 		for key, value := range body.Set {
 			if err := s.Set(key, value); err != nil {
 				return err
@@ -208,36 +195,59 @@ func (c *conn) sessionSet(req request) {
 		}
 		return nil
 	})
-	if ok {
-		c.reply(valuesFrame{"session", req.ID, values})
-	}
 }
 
-// updateSession runs fn on the newest state of the session. Its readable
-// attributes count as known to the client, who is about to be told them:
-// its own change does not come back to it as session_changed.
-func (c *conn) updateSession(re string, fn func(*sessionstore.Session) error) (map[string]json.RawMessage, bool) {
+// updateSession runs fn on the newest state of the session and answers with
+// its readable attributes, or those of keys. They count as known to the
+// client from then on: its own change does not come back to it as
+// session_changed.
+func (c *conn) updateSession(re string, keys []string, fn func(*sessionstore.Session) error) {
 	c.mu.Lock()
 	c.out.updating = true
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), callTimeout)
 	defer cancel()
 	snapshot, err := c.binding.Update(ctx, fn)
-	var values map[string]json.RawMessage
+	var values, told map[string]json.RawMessage
 	if err == nil {
 		values = c.hub.readable(snapshot)
-	}
-	c.mu.Lock()
-	c.out.updating = false
-	if err == nil {
-		c.out.known = values
-	}
-	c.wakeLocked()
-	c.mu.Unlock()
-	if err != nil {
+		told = only(values, keys)
+		c.reply(valuesFrame{"session", re, told})
+	} else {
 		c.refuseUpdate(re, err)
 	}
-	return values, err == nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out.updating = false
+	switch {
+	case err != nil:
+	case keys == nil:
+		c.out.known = values
+	default: // the others may have changed without the client knowing
+		c.out.known = maps.Clone(c.out.known)
+		for _, key := range keys {
+			if v, ok := told[key]; ok {
+				c.out.known[key] = v
+			} else {
+				delete(c.out.known, key)
+			}
+		}
+	}
+	c.wakeLocked()
+}
+
+// only returns the values of keys; nil means all.
+func only(values map[string]json.RawMessage, keys []string) map[string]json.RawMessage {
+	if keys == nil {
+		return values
+	}
+	some := make(map[string]json.RawMessage, len(keys))
+	for _, key := range keys {
+		if v, ok := values[key]; ok {
+			some[key] = v
+		}
+	}
+	return some
 }
 
 func (c *conn) refuseUpdate(re string, err error) {

@@ -206,3 +206,33 @@ func TestRotationKeepsTheSocket(t *testing.T) {
 	}
 	expectClose(t, c, ws.CloseUnauthorized, "logout")
 }
+
+// Asking for one attribute does not hide that another has changed.
+func TestGetOfSomeKeysKeepsNewsOfOthers(t *testing.T) {
+	w := newWorld(t)
+	caught := make(chan sessionstore.Listener, 1)
+	r := w.replica(func(cfg *ws.Config) {
+		bind := cfg.Bind
+		cfg.Bind = func(ctx context.Context, id string, l sessionstore.Listener) (ws.Binding, *sessionstore.Snapshot, error) {
+			caught <- l
+			return bind(ctx, id, deaf{l})
+		}
+	})
+	ada := w.login("7")
+	c := r.open("d", ada)
+	s, err := w.factory.Update(t.Context(), ada.id, func(s *sessionstore.Session) error { return s.Set("chat.other", 1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SendText(`{"type":"session_get","id":"x","keys":["chat.name"]}`)
+	c.ExpectReply("x")
+	(<-caught).SessionChanged(s.Snapshot()) // the news comes late
+	if v := decode(t, c.Expect("session_changed")); string(v.Set["chat.other"]) != "1" {
+		t.Errorf("%+v", v)
+	}
+}
+
+// deaf is a listener that hears of no change by itself.
+type deaf struct{ sessionstore.Listener }
+
+func (deaf) SessionChanged(*sessionstore.Snapshot) {}

@@ -71,6 +71,9 @@ func (h *Hub) Documents() http.Handler {
 			return
 		}
 		c.start()
+		if h.isDraining() {
+			c.sendOff(0) // admitted just before
+		}
 		go func() {
 			defer h.connections.Done() // Close waits for it
 			c.read()
