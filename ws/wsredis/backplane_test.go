@@ -28,6 +28,7 @@ const (
 	doc     = "d"
 	keep    = 300
 	tick    = 300 * time.Millisecond // a deaf subscription is given up after 0.8 s
+	calm    = 2 * tick               // where a busy machine must not look like a deaf subscription
 	timeout = 15 * time.Second
 )
 
@@ -40,6 +41,11 @@ type replica struct {
 
 // start runs a replica over the Redis at addr, which may be a link's.
 func start(t testing.TB, name, addr string) *replica {
+	t.Helper()
+	return startTicking(t, name, addr, tick)
+}
+
+func startTicking(t testing.TB, name, addr string, tick time.Duration) *replica {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{
 		Addr: addr, ContextTimeoutEnabled: true,
@@ -69,7 +75,7 @@ func start(t testing.TB, name, addr string) *replica {
 func killable(t testing.TB, name string, s *redistest.Server) (*replica, func()) {
 	t.Helper()
 	link := redistest.NewLink(t, s.Addr())
-	r := start(t, name, link.Addr())
+	r := startTicking(t, name, link.Addr(), calm)
 	return r, func() { link.Cut(); r.stop() }
 }
 
@@ -78,7 +84,7 @@ func TestContract(t *testing.T) {
 		admin := s.Client(t)
 		wstest.Contract(t, func(t *testing.T) wstest.Pair {
 			a, kill := killable(t, "a", s)
-			b := start(t, "b", s.Addr())
+			b := startTicking(t, "b", s.Addr(), calm)
 			return wstest.Pair{
 				A: a, B: b, Keep: keep, KillA: kill,
 				LoseLog: func(document string) {

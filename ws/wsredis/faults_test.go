@@ -200,7 +200,7 @@ func TestGhostOfLivingReplica(t *testing.T) {
 func TestReapersRace(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
 		dead, kill := killable(t, "dead", s)
-		a, b := start(t, "a", s.Addr()), start(t, "b", s.Addr())
+		a, b := startTicking(t, "a", s.Addr(), calm), startTicking(t, "b", s.Addr(), calm)
 		onA, onB := subscribe(t, a, doc), subscribe(t, b, doc)
 		var conns []string
 		for i := range 50 {

@@ -209,7 +209,7 @@ func port(s *redistest.Server) string {
 // startOn runs a replica on a client that the caller closes.
 func startOn(t testing.TB, name string, client redis.UniversalClient) (*wsredis.Backplane, func()) {
 	t.Helper()
-	b, err := wsredis.New(wsredis.Config{Client: client, Replica: name, KeepOperations: keep, Tick: tick})
+	b, err := wsredis.New(wsredis.Config{Client: client, Replica: name, KeepOperations: keep, Tick: calm})
 	if err != nil {
 		t.Fatal(err)
 	}
