@@ -184,6 +184,7 @@ func TestKilledReplica(t *testing.T) {
 	ada.register(a.url, "ada")
 	onA := ada.open(a.url, "ghosts")
 	onB := ada.open(b.url, "ghosts")
+	onA.want("presence") // the join is announced with the next tick, and is what must vanish
 	var acked []string
 	for i := range 20 {
 		id := "op" + strconv.Itoa(i)
