@@ -2,8 +2,6 @@ package ws
 
 import (
 	"context"
-	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,10 +18,6 @@ const (
 	closeTimeout = 3 * time.Second  // from the decision to close until the TCP connection is closed at the latest
 	callTimeout  = 5 * time.Second  // for one call of the backplane or the session store
 )
-
-// maxPending bounds the requests that were read and wait for their turn.
-// When it is reached nothing more is read: TCP holds the client back.
-const maxPending = 32
 
 // state is where a connection is in its life. Broadcasts reach only joined
 // ones.
@@ -150,150 +144,6 @@ func (c *conn) ping() {
 		c.out.ping = true
 		c.wakeLocked()
 		c.beat.Reset(c.hub.cfg.Heartbeat)
-	}
-}
-
-// read is the reader: it runs until the connection is over, then cleans up.
-func (c *conn) read() {
-	defer c.finish()
-	for !c.isClosing() {
-		c.extendDeadline()
-		kind, data, err := c.readFrame()
-		switch {
-		case errors.Is(err, errTooLarge):
-			c.fail("", CodeTooLarge, "a frame may have at most "+string(encode(c.hub.cfg.Documents.MaxMessage))+" bytes")
-			c.close(closeTooBig)
-		case err != nil:
-			c.close(lostBy(err))
-			return
-		default:
-			c.bytesIn.Add(int64(len(data)))
-			c.receive(kind, data)
-		}
-	}
-	// The peer answers our close frame, or hangs up, or is cut off when
-	// closeTimeout is over; what it had under way is not processed.
-	for {
-		if _, _, err := c.ws.NextReader(); err != nil {
-			return
-		}
-	}
-}
-
-var errTooLarge = errors.New("frame too large")
-
-// readFrame reads one message. It limits the size itself: gorilla's own
-// limit closes before the error frame is out.
-func (c *conn) readFrame() (kind int, data []byte, err error) {
-	kind, r, err := c.ws.NextReader()
-	if err != nil {
-		return 0, nil, err
-	}
-	limit := c.hub.cfg.Documents.MaxMessage
-	data, err = io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = errTooLarge
-	}
-	return kind, data, err
-}
-
-// lostBy says how the peer went.
-func lostBy(err error) closing {
-	var closed *websocket.CloseError
-	if errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure {
-		return closeByPeer
-	}
-	return closeLost
-}
-
-// receive takes one frame as far as the reader may: what is over a limit is
-// refused here, a ping is answered, everything else waits for the worker.
-func (c *conn) receive(kind int, data []byte) {
-	in := inbound{}
-	in.request, in.err = decodeRequest(data)
-	if kind != websocket.TextMessage {
-		in.err = errors.New("text frames are expected, not binary ones")
-	}
-	c.hub.metrics.frames.WithLabelValues(typeLabel(in)).Inc()
-
-	now := time.Now()
-	wait, ok := c.frames.take(now)
-	if ok && in.Type == typeOperation {
-		wait, ok = c.operations.take(now)
-	}
-	switch {
-	case !ok:
-		c.refuse(in.ID, wait, now)
-	case in.Type == typePing && in.err == nil && c.isOpen():
-		c.reply(plainFrame{Type: "pong", Re: in.ID})
-	default:
-		c.enqueue(in)
-	}
-}
-
-// typeLabel is the frame's type as a metric label: one of a closed set.
-func typeLabel(in inbound) string {
-	switch _, known := handlers[in.Type]; {
-	case in.err != nil:
-		return "bad"
-	case !known:
-		return "unknown"
-	default:
-		return in.Type
-	}
-}
-
-// refuse answers a frame over the rate limit, and closes when the client
-// does not slow down.
-func (c *conn) refuse(re string, wait time.Duration, now time.Time) {
-	c.hub.metrics.errors.WithLabelValues(string(CodeRateLimited)).Inc()
-	c.reply(errorFrame{
-		Type: "error", Re: re, Code: CodeRateLimited,
-		Message: "too many frames; this one was not processed", RetryAfterMS: max(1, wait.Milliseconds()),
-	})
-	if c.strain.refused(now) {
-		c.close(closeRate)
-	}
-}
-
-// enqueue hands a frame to the worker, and waits while too many are pending.
-func (c *conn) enqueue(in inbound) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.pending) >= maxPending && c.closing == nil {
-		c.changed.Wait()
-	}
-	if c.closing != nil {
-		return
-	}
-	c.pending = append(c.pending, in)
-	if !c.working {
-		c.working = true
-		go c.work() // finish waits for it
-	}
-}
-
-// work is the worker: it handles what is pending and ends. After the peer
-// has gone it still handles what had been received; after this side has
-// decided to close it does not.
-func (c *conn) work() {
-	for {
-		c.mu.Lock()
-		if c.closing != nil && c.closing.code != closeAbnormal {
-			c.pending = nil
-		}
-		if len(c.pending) == 0 {
-			c.pending = nil
-			c.working = false
-			c.changed.Broadcast()
-			c.mu.Unlock()
-			return
-		}
-		in := c.pending[0]
-		c.pending = c.pending[1:]
-		c.changed.Broadcast()
-		c.mu.Unlock()
-		c.handle(in)
 	}
 }
 

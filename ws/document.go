@@ -106,7 +106,7 @@ func (d *document) close() {
 	d.stop()
 	d.running.Wait()
 	for pause := presenceTick; d.err == nil; pause = min(2*pause, 2*time.Second) {
-		if d.announce(d.hub.ctx) == nil || !sleep(d.hub.ctx, pause) {
+		if _, err := d.announce(d.hub.ctx); err == nil || !sleep(d.hub.ctx, pause) {
 			break
 		}
 	}

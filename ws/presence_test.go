@@ -92,6 +92,10 @@ func TestPresenceAfterAGap(t *testing.T) {
 	onA, _ := a.join("d", w.login("7"))
 	old, _ := b.join("d", w.login("8"))
 	onA.ExpectPresence("joined", joinedBy(old.ID))
+	eventually(t, "both to be in the store", func() bool {
+		m, err := b.backplane.Members(t.Context(), "d")
+		return err == nil && len(m) == 2
+	})
 	a.backplane.SetUnavailable(true)
 	old.Cut()
 	fresh, _ := b.join("d", w.login("9"))

@@ -64,8 +64,11 @@ func (d *document) run() {
 		}
 		err := d.readMissed()
 		if err == nil && time.Since(announced) >= presenceTick {
-			announced = time.Now()
-			err = d.announce(d.ctx)
+			began := time.Now()
+			var told bool
+			if told, err = d.announce(d.ctx); told {
+				announced = began
+			}
 		}
 		if err != nil {
 			retry = time.Now().Add(pause)
@@ -94,22 +97,22 @@ func (d *document) idle(announced time.Time) (wait time.Duration, ok bool) {
 }
 
 // announce tells everybody what changed among the document's own members.
-func (d *document) announce(ctx context.Context) error {
+// told is false when nothing did.
+func (d *document) announce(ctx context.Context) (told bool, err error) {
 	d.mu.Lock()
 	change := d.outgoing.take()
 	d.mu.Unlock()
 	if change.Empty() {
-		return nil
+		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	err := d.hub.cfg.Backplane.Announce(ctx, d.id, change)
-	if err != nil {
+	if err = d.hub.cfg.Backplane.Announce(ctx, d.id, change); err != nil {
 		d.mu.Lock()
 		d.outgoing.addEarlier(change)
 		d.mu.Unlock()
 	}
-	return err
+	return true, err
 }
 
 // readMissed reads the log and the members where that is due.

@@ -158,10 +158,11 @@ func (h *Hub) refuse(w http.ResponseWriter, p problem.Problem) {
 func (h *Hub) documentIn(u *url.URL) string {
 	path := u.EscapedPath()
 	rest := path[strings.LastIndexByte(path, '/')+1:]
+	longest := 0
 	for _, route := range h.cfg.Routes {
-		if after, ok := strings.CutPrefix(path, strings.TrimSuffix(route, "/")+"/"); ok {
-			rest = after
-			break
+		prefix := strings.TrimSuffix(route, "/") + "/"
+		if after, ok := strings.CutPrefix(path, prefix); ok && len(prefix) > longest {
+			rest, longest = after, len(prefix)
 		}
 	}
 	id, err := url.PathUnescape(rest)

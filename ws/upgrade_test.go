@@ -24,7 +24,7 @@ func with(h http.Header, key, value string) http.Header {
 
 func TestRefusedBeforeTheUpgrade(t *testing.T) {
 	w := newWorld(t)
-	r := w.replica(func(cfg *ws.Config) { cfg.Routes = []string{"/ws/documents/"} })
+	r := w.replica(func(cfg *ws.Config) { cfg.Routes = []string{"/ws/", "/ws/documents/"} })
 	at := r.server.URL + "/ws/documents/"
 	for _, test := range []struct {
 		name, method, url string
