@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // attribute is one decoded attribute of a session. What its cell holds is
@@ -46,7 +47,8 @@ func isDeleted(cell any) bool {
 
 // codec reads and merges stored values. It is safe for concurrent use.
 type codec interface {
-	// decode reads a stored value. Its error always wraps ErrUndecodable.
+	// decode reads a stored value, which nobody modifies from then on. Its
+	// error always wraps ErrUndecodable.
 	decode(raw []byte) (attributes, error)
 
 	// merge applies c to a stored value, nil for an empty one, and to what
@@ -62,6 +64,9 @@ type codec interface {
 	// not modify what it gets.
 	value(cell any) (v any, ok bool)
 	json(cell any) (json.RawMessage, bool)
+
+	// text is asText of the value.
+	text(cell any) string
 
 	equal(a, b any) bool
 }
@@ -136,6 +141,16 @@ func (jsonCodec) value(cell any) (any, bool) {
 }
 
 func (jsonCodec) json(cell any) (json.RawMessage, bool) { return cell.(json.RawMessage), true }
+
+// text spares the decoder what is in every session: strings without escapes.
+func (j jsonCodec) text(cell any) string {
+	raw := cell.(json.RawMessage)
+	if raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
+		return string(raw[1 : len(raw)-1])
+	}
+	v, _ := j.value(cell)
+	return asText(v)
+}
 
 func (jsonCodec) equal(a, b any) bool { return equalJSON(a.(json.RawMessage), b.(json.RawMessage)) }
 

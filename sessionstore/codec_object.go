@@ -7,7 +7,7 @@ import (
 )
 
 // splitObject cuts a JSON object into its members without decoding their
-// values: the cells are json.RawMessage pointing into a copy of raw. Of a
+// values: the cells are json.RawMessage pointing into raw. Of a
 // name that occurs more than once the last value counts, as in every decoder
 // of Go.
 func splitObject(raw []byte) (attributes, error) {
@@ -15,7 +15,6 @@ func splitObject(raw []byte) (attributes, error) {
 	if len(raw) == 0 || raw[0] != '{' || !json.Valid(raw) {
 		return nil, errNotAnObject
 	}
-	raw = bytes.Clone(raw)
 	attrs := make(attributes, 0, min(bytes.Count(raw, []byte{':'}), 2*few))
 	seen := seenNames{}
 	// From here on raw is known to be valid, so that every scan ends.

@@ -88,6 +88,8 @@ func (valueCodec) json(cell any) (json.RawMessage, bool) {
 	return raw, err == nil
 }
 
+func (valueCodec) text(cell any) string { return asText(cell) }
+
 func (valueCodec) equal(a, b any) bool { return reflect.DeepEqual(a, b) }
 
 // basic turns decoded JSON into types that every gob process knows without

@@ -260,6 +260,15 @@ func TestTouch(t *testing.T) {
 		must(t, f.Touch(ctx, s.Snapshot()))
 		about("Touch", idle)
 
+		must(t, rdb.Del(ctx, "tandem:handle:{"+s.Handle()+"}").Err())
+		must(t, f.Touch(ctx, s.Snapshot()))
+		must(t, errOf(f.Load(ctx, s.ID())))
+		if rdb.Exists(ctx, "tandem:handle:{"+s.Handle()+"}").Val() != 0 {
+			t.Fatal("what was not due wrote the index")
+		}
+
+		must(t, rdb.PExpire(ctx, key, time.Minute).Err())
+		must(t, f.Touch(ctx, s.Snapshot()))
 		must(t, rdb.PExpire(ctx, key, time.Minute).Err())
 		must(t, errOf(f.LoadHandle(ctx, s.Handle())))
 		about("a look by handle", time.Minute)

@@ -3,6 +3,8 @@ package sessionstore_test
 import (
 	"encoding/json"
 	"errors"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -246,4 +248,8 @@ func fewerOnMini(t *testing.T, n int) int {
 		return n / 5
 	}
 	return n
+}
+
+func textLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }

@@ -53,8 +53,7 @@ func (s *Session) openTo(login *Login) bool {
 	if !ok {
 		return true
 	}
-	v, _ := s.f.codec.value(cell)
-	user := asText(v)
+	user := s.f.codec.text(cell)
 	return user == "" || user == login.UserID
 }
 

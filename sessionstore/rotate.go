@@ -61,16 +61,23 @@ func (s *Session) rotate(ctx context.Context, login *Login) error {
 }
 
 // tryRotate prepares an heir and asks the old ID's slot to give way to it.
-// The heir is a copy: this one stays on the old ID.
+// The heir is a copy: this one stays on the old ID. A login is not held up by
+// what a full session adds to it.
 func (s *Session) tryRotate(ctx context.Context, login *Login) (*Session, reply, error) {
 	f := s.f
-	heir := *s
-	if err := heir.createAs(ctx, NewID(), provisionalTTL); err != nil {
+	raw, err := s.merged()
+	if err != nil {
 		return nil, reply{}, err
 	}
 	grace := f.cfg.Grace
 	if login != nil {
 		grace = 0 // who knew the ID before the login must not be logged in by it
+	} else if err := s.checkSize(raw); err != nil {
+		return nil, reply{}, err
+	}
+	heir := *s
+	if err := heir.createAs(ctx, NewID(), raw, provisionalTTL); err != nil {
+		return nil, reply{}, err
 	}
 	r, err := f.run(ctx, rotateScript,
 		[]string{f.valueKey(s.id), f.endKey(s.id), f.nextKey(s.id), f.sidKey(s.id), f.wroteKey(s.id, rand.Text())},
@@ -102,16 +109,16 @@ func (s *Session) promote(ctx context.Context, heir *Session, login *Login) erro
 	f.log.InfoContext(ctx, "session rotated", "session", s.handle, "user", s.UserID())
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	left, err := f.touchStored(ctx, []*stored{&s.stored}, 0)
+	lives, err := f.touchStored(ctx, []*stored{&s.stored}, 0)
 	switch {
 	case err != nil:
 		f.log.WarnContext(ctx, "rotated session not touched", "session", s.handle, "err", err)
-	case left[0] < 0:
+	case lives[0].left < 0:
 		if _, err := f.follow(ctx, s.id); err != nil {
 			return err // ended since
 		}
 	default:
-		s.idleEnd = time.Now().Add(left[0])
+		s.idleEnd = time.Now().Add(lives[0].left)
 	}
 	f.index(ctx, s)
 	return nil

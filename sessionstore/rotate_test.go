@@ -179,6 +179,9 @@ func TestLogin(t *testing.T) {
 		if s := login(stale, bob); s.Handle() == other.Handle() {
 			t.Fatal("an ended session came back")
 		}
+		full := created(t, f, "a", strings.Repeat("x", 64<<10-200))
+		wantJSON(t, login(full, ann), "user.name", `"Ann"`)
+
 		_, err = f.Login(ctx, nil, sessionstore.Login{})
 		if err == nil {
 			t.Fatal("nobody was logged in")

@@ -219,7 +219,7 @@ func (s *Session) adopt(ctx context.Context) error {
 
 // create stores a new session.
 func (s *Session) create(ctx context.Context) error {
-	err := s.createAs(ctx, NewID(), 0)
+	err := s.tryCreate(ctx)
 	s.f.metrics.saved(err)
 	if err != nil {
 		return err
@@ -229,12 +229,13 @@ func (s *Session) create(ctx context.Context) error {
 	return nil
 }
 
-// createAs stores what this copy shows as a value of its own, for ttl at
-// most if that is not zero.
-func (s *Session) createAs(ctx context.Context, id string, ttl time.Duration) error {
-	f := s.f
+func (s *Session) tryCreate(ctx context.Context) error {
 	if !s.identified() {
-		if err := s.identify(NewHandle(), time.Now()); err != nil {
+		created := s.created // a login has set it
+		if created.IsZero() {
+			created = time.Now()
+		}
+		if err := s.identify(NewHandle(), created); err != nil {
 			return err
 		}
 	}
@@ -245,19 +246,23 @@ func (s *Session) createAs(ctx context.Context, id string, ttl time.Duration) er
 	if err := s.checkSize(raw); err != nil {
 		return err
 	}
-	life := f.remaining(&s.stored, time.Now())
-	if ttl > 0 {
-		life = min(life, ttl)
-	}
+	return s.createAs(ctx, NewID(), raw, s.f.cfg.IdleTimeout)
+}
+
+// createAs stores raw, which is what this copy shows, as a value of its own,
+// for ttl at most.
+func (s *Session) createAs(ctx context.Context, id string, raw []byte, ttl time.Duration) error {
+	f := s.f
+	ttl = min(ttl, f.remaining(&s.stored, time.Now()))
 	r, err := f.run(ctx, createScript,
 		[]string{f.valueKey(id), f.endKey(id), f.sidKey(id), f.wroteKey(id, rand.Text())},
-		raw, ms(life), mark(s.handle, s.created), ms(wroteTTL))
+		raw, ms(ttl), mark(s.handle, s.created), ms(wroteTTL))
 	switch {
 	case err != nil:
 		return err
 	case r.outcome != done:
 		return r.unexpected("create")
 	}
-	s.id, s.idleEnd = id, time.Now().Add(life)
+	s.id, s.idleEnd = id, time.Now().Add(ttl)
 	return s.accept(raw)
 }

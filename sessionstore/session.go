@@ -147,8 +147,7 @@ func (s *Session) text(name string) string {
 	if !ok {
 		return ""
 	}
-	v, _ := s.f.codec.value(cell)
-	return asText(v)
+	return s.f.codec.text(cell)
 }
 
 // keys lists what this copy shows, in no particular order.

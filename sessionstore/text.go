@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // asText turns what applications store as a user's ID or name into the one
@@ -51,14 +50,4 @@ func integerText(number string) string {
 		return number
 	}
 	return ""
-}
-
-// asTime reads an RFC 3339 attribute.
-func asTime(v any) (time.Time, bool) {
-	text, ok := v.(string)
-	if !ok {
-		return time.Time{}, false
-	}
-	t, err := time.Parse(time.RFC3339, text)
-	return t, err == nil
 }

@@ -20,12 +20,14 @@ func (f *Factory) touchDue(s *stored, left time.Duration, now time.Time) bool {
 
 // touch renews a session's idle timeout and its place in the index.
 func (f *Factory) touch(ctx context.Context, s *Session) error {
-	left, err := f.touchStored(ctx, []*stored{&s.stored}, f.cfg.TouchEvery)
-	if err != nil || left[0] < 0 {
+	lives, err := f.touchStored(ctx, []*stored{&s.stored}, f.cfg.TouchEvery)
+	if err != nil || lives[0].left < 0 {
 		return err
 	}
-	s.idleEnd = time.Now().Add(left[0])
-	f.index(ctx, s)
+	s.idleEnd = time.Now().Add(lives[0].left)
+	if lives[0].renewed || !f.indexed.has(s.handle, s.UserID()) {
+		f.index(ctx, s)
+	}
 	return nil
 }
 
@@ -37,14 +39,14 @@ func (f *Factory) Touch(ctx context.Context, snaps ...*Snapshot) error {
 	for i, snap := range snaps {
 		sessions[i] = &stored{id: snap.id, handle: snap.handle, created: snap.created}
 	}
-	left, err := f.touchStored(ctx, sessions, f.cfg.TouchEvery)
+	lives, err := f.touchStored(ctx, sessions, f.cfg.TouchEvery)
 	if err != nil {
 		return err
 	}
 	var records []record
 	now := time.Now()
 	for i, snap := range snaps {
-		if left[i] >= 0 {
+		if lives[i].renewed {
 			records = append(records, record{
 				id: snap.id, handle: snap.handle, userID: snap.userID, userName: snap.userName,
 				created: snap.created, seen: now,
@@ -54,9 +56,14 @@ func (f *Factory) Touch(ctx context.Context, snaps ...*Snapshot) error {
 	return f.writeIndex(ctx, records)
 }
 
-// touchStored returns what is left of each session's life, negative for one
-// that is not there.
-func (f *Factory) touchStored(ctx context.Context, sessions []*stored, every time.Duration) ([]time.Duration, error) {
+// life is what touch.lua says of a session: what is left of it, negative when
+// there is none, and whether that was renewed.
+type life struct {
+	left    time.Duration
+	renewed bool
+}
+
+func (f *Factory) touchStored(ctx context.Context, sessions []*stored, every time.Duration) ([]life, error) {
 	now := time.Now()
 	calls := make([]call, len(sessions))
 	for i, s := range sessions {
@@ -69,16 +76,16 @@ func (f *Factory) touchStored(ctx context.Context, sessions []*stored, every tim
 	if err != nil {
 		return nil, err
 	}
-	left := make([]time.Duration, len(sessions))
+	lives := make([]life, len(sessions))
 	for i, cmd := range cmds {
 		answer, err := cmd.Int64Slice()
 		if err != nil || len(answer) != 2 {
 			return nil, errors.Join(errors.New("sessionstore: touch.lua answered something else"), err)
 		}
-		left[i] = time.Duration(answer[0]) * time.Millisecond
-		if answer[1] == 1 {
+		lives[i] = life{left: time.Duration(answer[0]) * time.Millisecond, renewed: answer[1] == 1}
+		if lives[i].renewed {
 			f.metrics.touches.Inc()
 		}
 	}
-	return left, nil
+	return lives, nil
 }

@@ -1,0 +1,197 @@
+package sessionstore
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestMergeJSON(t *testing.T) {
+	set := func(s string) any { return json.RawMessage(s) }
+	for name, c := range map[string]struct {
+		stored string
+		change changes
+		want   string
+	}{
+		"nothing stored":   {"", changes{"b": set("2"), "a": set("1")}, `{"a":1,"b":2}`},
+		"nothing changed":  {`{"a": 1.0 , "b":"\u0041"}`, nil, `{"a":1.0,"b":"\u0041"}`},
+		"in place":         {`{"a":1,"b":2,"c":3}`, changes{"b": set(`"x"`)}, `{"a":1,"b":"x","c":3}`},
+		"delete":           {`{"a":1,"b":2}`, changes{"a": deleted{}, "z": deleted{}}, `{"b":2}`},
+		"delete all":       {`{"a":1}`, changes{"a": deleted{}}, `{}`},
+		"last one counts":  {`{"a":1,"b":2,"a":3}`, changes{"c": set("4")}, `{"a":3,"b":2,"c":4}`},
+		"escaped names":    {`{"\u0061":1}`, changes{"a": set("2"), `q"`: set("3")}, `{"\u0061":2,"q\"":3}`},
+		"braces in string": {`{"a":"}{,\"]","b":[{"c":"]"}]}`, changes{"d": set("1")}, `{"a":"}{,\"]","b":[{"c":"]"}],"d":1}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var attrs attributes
+			if c.stored != "" {
+				var err error
+				if attrs, err = (jsonCodec{}).decode([]byte(c.stored)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := jsonCodec{}.merge([]byte(c.stored), attrs, c.change)
+			if err != nil || string(got) != c.want {
+				t.Fatalf("got %s (%v), want %s", got, err, c.want)
+			}
+		})
+	}
+}
+
+// Many attributes are a client's doing, and no reason to be slow or wrong.
+func TestManyAttributes(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`{"first":0`)
+	for i := range 5000 {
+		b.WriteString(`,"` + strings.Repeat("k", i%7) + string(rune('a'+i%26)) + `":1`)
+	}
+	b.WriteString(`,"first":1}`)
+	attrs, err := splitObject([]byte(b.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal([]byte(b.String()), &m); err != nil || len(m) != len(attrs) {
+		t.Fatalf("%d attributes, want %d", len(attrs), len(m))
+	}
+	if v, _ := attrs.find("first"); string(v.(json.RawMessage)) != "1" {
+		t.Fatalf("first is %s", v)
+	}
+}
+
+// Whatever is stored: it is refused, or a merge changes what it is told to
+// and no byte of another value.
+func FuzzMergeJSON(f *testing.F) {
+	for _, s := range []string{
+		`{}`, `{"a":1}`, ` { "a" : [1, {"b":"}"}] , "\u0061":2,"c":"\\\"" } `, `{"n":9007199254740993,"e":1e400}`,
+		`[]`, `null`, `{"a":}`, `{"a":1}{}`, "{\"\xff\":1,\"\xfe\":2}", `{"tandem.sid":"x","user.id":7}`, ``, `{"a":1,}`,
+	} {
+		f.Add([]byte(s), "a", `"new"`)
+	}
+	f.Fuzz(func(t *testing.T, stored []byte, name, value string) {
+		attrs, err := jsonCodec{}.decode(stored)
+		var decoded map[string]json.RawMessage
+		reference := json.Unmarshal(stored, &decoded)
+		if (err == nil) != (reference == nil && decoded != nil) {
+			t.Fatalf("decoding %q: %v; encoding/json: %v", stored, err, reference)
+		}
+		if err != nil || !json.Valid([]byte(value)) {
+			return
+		}
+		cell, err := jsonCodec{}.cell(name, json.RawMessage(value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		merged, err := jsonCodec{}.merge(stored, attrs, changes{name: cell})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !json.Valid(merged) {
+			t.Fatalf("%q with %q became %q", stored, name, merged)
+		}
+		after, err := jsonCodec{}.decode(merged)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range attrs {
+			got, ok := after.find(a.key)
+			if a.key != any(name) && (!ok || !bytes.Equal(got.(json.RawMessage), a.cell.(json.RawMessage))) {
+				t.Fatalf("%q: %q became %q", a.key, a.cell, got)
+			}
+		}
+		kept, _ := jsonCodec{}.merge(merged, after, nil)
+		if !bytes.Equal(kept, merged) {
+			t.Fatalf("a merge of nothing made %q of %q", kept, merged)
+		}
+	})
+}
+
+// Values of other applications' serializers are decoded or refused, and do
+// not bring the process down.
+func FuzzDecodeGob(f *testing.F) {
+	c := valueCodec{Gob()}
+	good, err := c.merge(nil, nil, changes{"a": 1, 2: "b", "l": []any{"x", nil}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte{})
+	f.Add(good[:len(good)/2])
+	f.Fuzz(func(t *testing.T, stored []byte) {
+		attrs, err := c.decode(stored)
+		if err != nil {
+			return
+		}
+		merged, err := c.merge(stored, attrs, changes{"tandem.sid": "x"})
+		if err != nil {
+			return
+		}
+		if _, err := c.decode(merged); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestPatterns(t *testing.T) {
+	p, err := ParsePatterns([]string{"user.name", "chat.*", "*.public", "a*b*c", "*x*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{
+		"user.name": true, "user.names": false, "user.id": false, "chat.": true, "chat.a.b": true, "chat": false,
+		"my.public": true, ".public": true, "abc": true, "a1b2b3c": true, "acb": false, "abcd": false,
+		"tandem.public": false, "tandem.sid": false, "ox": true, "": false,
+	} {
+		if p.Match(name) != want {
+			t.Errorf("%q: %t", name, !want)
+		}
+	}
+	all, _ := ParsePatterns([]string{"*"})
+	if all.Match("tandem.sid") || !all.Match("") || !all.Match("x") {
+		t.Error("a lone star")
+	}
+	for _, wrong := range []string{"", "tandem.*", "tandem.sid"} {
+		if _, err := ParsePatterns([]string{wrong}); err == nil {
+			t.Errorf("%q is accepted", wrong)
+		}
+	}
+	if (Patterns{}).Match("x") {
+		t.Error("no pattern matches")
+	}
+}
+
+func TestDiff(t *testing.T) {
+	raw := func(m map[string]string) map[string]json.RawMessage {
+		r := map[string]json.RawMessage{}
+		for k, v := range m {
+			r[k] = json.RawMessage(v)
+		}
+		return r
+	}
+	set, gone := Diff(
+		raw(map[string]string{"same": `{"a":1,"b":2}`, "big": "9007199254740993", "x": "1", "y": "1", "z": "1"}),
+		raw(map[string]string{"same": `{"b":2, "a":1}`, "big": "9007199254740992", "x": "2", "new": "null"}))
+	if got := slices.Sorted(maps.Keys(set)); !slices.Equal(got, []string{"big", "new", "x"}) {
+		t.Errorf("set %v", got)
+	}
+	if !slices.Equal(gone, []string{"y", "z"}) {
+		t.Errorf("deleted %v", gone)
+	}
+}
+
+func TestJSONNumbers(t *testing.T) {
+	for in, want := range map[string]any{
+		"1": 1.0, "0.1": 0.1, "-0": 0.0, "1e3": 1000.0, "9007199254740992": 9007199254740992.0,
+		"9007199254740993": json.Number("9007199254740993"), "1e400": json.Number("1e400"),
+		`[1,{"a":9007199254740993}]`: []any{1.0, map[string]any{"a": json.Number("9007199254740993")}},
+	} {
+		got, err := decodeJSON(json.RawMessage(in))
+		if err != nil || !reflect.DeepEqual(got, want) && got != want {
+			t.Errorf("%s is %#v (%v), want %#v", in, got, err, want)
+		}
+	}
+}
