@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -80,7 +81,7 @@ func (r *replica) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), r.cfg.Drain.Timeout)
 	defer cancel()
 	var g errgroup.Group
-	g.Go(func() error { return r.hub.Drain(ctx) })
+	g.Go(func() error { return errors.Join(r.hub.Drain(ctx), r.hub.Close()) }) // members are told while the backplane runs
 	g.Go(func() error { return r.gateway.Shutdown(ctx) })
 	if err := g.Wait(); err != nil {
 		r.log.Warn("drain was cut short", "err", err)
