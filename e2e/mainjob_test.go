@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-6230208e/tandem/internal/redistest"
 )
@@ -22,6 +23,12 @@ func TestMainJob(t *testing.T) {
 	}
 
 	ada := newPerson(t)
+	eventually(t, 30*time.Second, func() error { // containers start in any order
+		if got := ada.get(a + "/api/session"); got.status != http.StatusOK {
+			return fmt.Errorf("GET /api/session: %d", got.status)
+		}
+		return nil
+	})
 	ada.register(a, "ada")
 	if s := ada.session(b); s.User == nil || s.User.Name != "ada" || len(s.Handle) != 26 {
 		t.Fatalf("the other replica does not know the session: %+v", s)

@@ -41,8 +41,12 @@ redis:*)
 	need redis-server redis-server
 	add redis-server
 	add redis-cli
+	# As in the named image, protected mode is off: the network between the containers is the protection.
+	printf '#!/bin/sh\n[ "$1" = redis-server ] && set -- "$@" --protected-mode no\nexec "$@"\n' >"$dir/usr/local/bin/entrypoint"
+	chmod +x "$dir/usr/local/bin/entrypoint"
 	config="$config
 WORKDIR /data
+ENTRYPOINT [\"/usr/local/bin/entrypoint\"]
 CMD [\"redis-server\"]"
 	;;
 nginx:*)
