@@ -46,6 +46,8 @@ func From(err error) Problem {
 		return Problem{Status: http.StatusUnauthorized, Code: "login_required", Detail: "There is no session; log in."}
 	case errors.Is(err, sessionstore.ErrReserved):
 		return Problem{Status: http.StatusForbidden, Code: "reserved", Detail: `Attribute names under "tandem." are reserved.`}
+	case errors.Is(err, sessionstore.ErrValue):
+		return Problem{Status: http.StatusUnprocessableEntity, Code: "bad_value", Detail: err.Error()}
 	case errors.Is(err, sessionstore.ErrTooLarge):
 		return Problem{Status: http.StatusRequestEntityTooLarge, Code: "session_too_large", Detail: err.Error()}
 	default:
