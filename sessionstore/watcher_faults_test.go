@@ -1,8 +1,10 @@
 package sessionstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,4 +126,49 @@ func TestWatcherUnverified(t *testing.T) {
 		}
 		return err == nil
 	})
+}
+
+// gate holds back the answer of one pipeline.
+type gate struct {
+	armed   atomic.Bool
+	held    chan struct{} // the answer is there
+	release chan struct{}
+}
+
+func (g *gate) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (g *gate) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (g *gate) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if g.armed.CompareAndSwap(true, false) {
+			close(g.held)
+			<-g.release
+		}
+		return err
+	}
+}
+
+// A state that was read before a newer one was saved, and comes after it,
+// must not be told: a socket would see its own write undone.
+func TestWatcherStateNeverGoesBack(t *testing.T) {
+	s := redistest.Start(t)
+	a := watchFrom(t, s.Client(t), Config{}, WatchConfig{VerifyEvery: never})
+	rdb := s.Client(t)
+	b := watchFrom(t, rdb, Config{}, WatchConfig{VerifyEvery: never})
+	session := a.open(t, "Ann")
+	ear, binding := b.bind(t, session.ID())
+	late := &gate{held: make(chan struct{}), release: make(chan struct{})}
+	rdb.AddHook(late)
+
+	late.armed.Store(true)
+	a.set(t, session.ID(), "old")
+	<-late.held
+	_, err := binding.Update(t.Context(), func(s *Session) error { return s.Set("chat.name", "new") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ear.expect(t, `changed "new"`)
+	close(late.release)
+	a.set(t, session.ID(), "newest")
+	ear.expect(t, `changed "newest"`)
 }
