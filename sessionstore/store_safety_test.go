@@ -216,8 +216,12 @@ func TestStoreLeavesTheHandlersCookie(t *testing.T) {
 		}
 		for _, user := range []string{"1", "2"} {
 			a.ok(c, "/login/"+user)
-			if typed, err := a.f.Load(t.Context(), a.id(c)); err != nil || typed.UserID() != user {
-				t.Errorf("user %s after login as %s: %v", typed.UserID(), user, err)
+			typed, err := a.f.Load(t.Context(), a.id(c))
+			if err != nil {
+				t.Fatalf("after login as %s: %v", user, err)
+			}
+			if typed.UserID() != user {
+				t.Errorf("user %q after login as %s", typed.UserID(), user)
 			}
 		}
 		a.ok(c, "/logout")
