@@ -158,8 +158,9 @@ func (st *Store) pageOf(gs *sessions.Session) (*page, bool) { return st.pages.ge
 // logs out: the session ends for all its holders and the cookie is cleared.
 // A gs.ID that the handler emptied asks for a new ID. A session whose load
 // failed is never saved: Save returns the load's error. One that ended
-// meanwhile stays ended (ErrEnded), and names under "tandem." cannot be
-// changed (ErrReserved). The save goes on when the client goes away.
+// meanwhile stays ended (ErrEnded), and no new one takes its place when its
+// ID was only just replaced. Names under "tandem." cannot be changed
+// (ErrReserved). The save goes on when the client goes away.
 func (st *Store) Save(r *http.Request, w http.ResponseWriter, gs *sessions.Session) error {
 	p, err := st.pageToSave(gs)
 	if err != nil {

@@ -1,12 +1,14 @@
 package sessionstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"reflect"
 	"runtime"
 	"sync"
+	"time"
 	"weak"
 
 	"github.com/gorilla/sessions"
@@ -34,10 +36,14 @@ func (p *page) save(ctx context.Context, gs *sessions.Session) error {
 	if err := p.take(gs.Values); err != nil {
 		return err
 	}
+	if s.IsNew() && len(s.keys()) == 0 {
+		return nil
+	}
+	if late, err := p.late(ctx); err != nil || late {
+		return cmp.Or(err, p.absent)
+	}
 	var err error
 	switch {
-	case s.IsNew() && len(s.keys()) == 0:
-		return nil
 	case gs.ID == "" && !s.IsNew():
 		err = s.Rotate(ctx, nil)
 	default:
@@ -50,6 +56,26 @@ func (p *page) save(ctx context.Context, gs *sessions.Session) error {
 		return fmt.Errorf("sessionstore: remember what was saved: %w", err)
 	}
 	return nil
+}
+
+// lateFor is how long after a rotation requests with the old ID count as
+// having been under way.
+const lateFor = 30 * time.Second
+
+// late reports whether the client presented an ID that a rotation has just
+// replaced. It is being told the new one in another response: the cookie of
+// a new session would overwrite that, and log the user out.
+func (p *page) late(ctx context.Context) (bool, error) {
+	var ended *EndedError
+	if !p.session.IsNew() || !errors.As(p.absent, &ended) || ended.Reason != ReasonRotated {
+		return false, nil
+	}
+	f := p.session.f
+	left, err := f.rdb.PTTL(ctx, f.endKey(p.presented)).Result()
+	if err != nil {
+		return false, storeError(err)
+	}
+	return left > f.cfg.AbsoluteTimeout-lateFor, nil
 }
 
 // take applies to the typed session what the handler did to values since

@@ -232,7 +232,7 @@ func TestStoreLeavesTheHandlersCookie(t *testing.T) {
 }
 
 // A request that comes with an ID replaced a moment ago is served and gets
-// the new one; one that comes with an ID from before a login is nobody's.
+// the new one; one that comes with an ID from before a login is nobody's, and cannot save.
 func TestStoreReplacedID(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
 		a := newApp(t, s.Client(t), Config{})
@@ -260,8 +260,13 @@ func TestStoreReplacedID(t *testing.T) {
 		}
 		old.Value = typed.ID()
 		check(t, typed.Rotate(t.Context(), &Login{UserID: "7"}))
-		if id := send(); id == old.Value || id == typed.ID() || a.stored(id, "user.id") != "" {
-			t.Error("an ID from before the login leads to the logged-in session")
+		// A new session's cookie would take the place of the login's.
+		r := httptest.NewRequest("GET", "/set?b=3", nil)
+		r.AddCookie(old)
+		w := httptest.NewRecorder()
+		a.mux.ServeHTTP(w, r)
+		if w.Code == http.StatusOK || len(w.Result().Cookies()) != 0 || a.stored(typed.ID(), "b") != `"2"` {
+			t.Errorf("with the ID from before the login: %d, cookies %v", w.Code, w.Header()["Set-Cookie"])
 		}
 	})
 }
