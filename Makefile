@@ -10,12 +10,12 @@ export CHROMIUM
 all: check test
 
 .PHONY: run
-run: ## start Tandem with the embedded Redis and print its URL
-	@$(GO) run -ldflags '$(LDFLAGS)' ./cmd/tandem serve $(ARGS)
+run: build ## start Tandem with the embedded Redis and print its URL
+	@exec bin/tandem serve $(ARGS)
 
 .PHONY: build
 build: ## one static binary: bin/tandem
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tandem ./cmd/tandem
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tandem ./cmd/tandem
 
 .PHONY: deps
 deps: ## redis-server and Chromium, by the system's package manager, where they are missing
