@@ -216,6 +216,9 @@ func (c *conn) finish() {
 		"bytes_in", c.bytesIn.Load(), "bytes_out", c.bytesOut.Load())
 }
 
+// key implements socket.
+func (c *conn) key() (id, cookie string) { return c.id, c.cookie }
+
 func (c *conn) isClosing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

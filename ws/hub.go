@@ -34,8 +34,8 @@ type Hub struct {
 	connections sync.WaitGroup // one for each reader
 	closings    sync.WaitGroup // one for each document that closes
 
-	mu        sync.Mutex // guards the following; nothing is locked while it is held
-	conns     map[string]*conn
+	mu        sync.Mutex        // guards the following; nothing is locked while it is held
+	conns     map[string]socket // by ID
 	usage     usage
 	admitted  int // connections and upgrades under way
 	peak      int
@@ -53,6 +53,16 @@ type shared struct {
 	values map[string]json.RawMessage
 }
 
+// socket is what the hub knows of a connection: to a document, or to a side of
+// a pair. Its methods do not block.
+type socket interface {
+	key() (id, cookie string)    // cookie: session ID of the upgrade's, "" without
+	close(closing)               // decides to close it
+	sendOff(after time.Duration) // has it closed for a restart, later
+	wake()                       // whether Redis is available has changed
+	info() ConnectionInfo
+}
+
 // NewHub checks cfg and returns a hub. It counts on Redis until SetAvailable
 // says otherwise.
 func NewHub(cfg Config) (*Hub, error) {
@@ -63,7 +73,7 @@ func NewHub(cfg Config) (*Hub, error) {
 	h := &Hub{
 		cfg:       cfg,
 		log:       cfg.Logger,
-		conns:     make(map[string]*conn),
+		conns:     make(map[string]socket),
 		usage:     newUsage(),
 		documents: make(map[string]*document),
 		values:    make(map[string]shared),
@@ -126,7 +136,7 @@ func (h *Hub) documentIfOpen(id string) *document {
 	return h.documents[id]
 }
 
-func (h *Hub) live() []*conn {
+func (h *Hub) live() []socket {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Collect(maps.Values(h.conns))
@@ -140,31 +150,34 @@ func (h *Hub) openDocuments() int {
 
 // register counts a connection from its upgrade on, before it has
 // authenticated. It reports false when the hub has closed meanwhile.
-func (h *Hub) register(c *conn) bool {
+func (h *Hub) register(s socket) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		return false
 	}
-	h.conns[c.id] = c
+	id, _ := s.key()
+	h.conns[id] = s
 	h.peak = max(h.peak, len(h.conns))
 	h.connections.Add(1)
 	return true
 }
 
-// login counts c for its session and user, unless it is one too many.
-func (h *Hub) login(c *conn, who identity) bool {
+// login counts a connection for its session and user, unless it is one too
+// many. cookie is what it was admitted with.
+func (h *Hub) login(cookie string, who identity) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.usage.login(c.cookie, who.handle, who.user, h.cfg.Limits)
+	return h.usage.login(cookie, who.handle, who.user, h.cfg.Limits)
 }
 
 // unregister takes back register, and login where who is known.
-func (h *Hub) unregister(c *conn, who identity) {
+func (h *Hub) unregister(s socket, who identity) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.conns, c.id)
-	h.discountLocked(c.cookie, who)
+	id, cookie := s.key()
+	delete(h.conns, id)
+	h.discountLocked(cookie, who)
 }
 
 // discountLocked takes back what was counted for an admission.

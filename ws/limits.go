@@ -89,7 +89,7 @@ func (u *usage) admit(cookie string, l Limits) bool {
 
 // login counts a connection that has authenticated, unless it is one too many.
 func (u *usage) login(cookie, handle, user string, l Limits) bool {
-	if over(u.sessions[handle], l.ConnectionsPerSession) || over(u.users[user], l.ConnectionsPerUser) {
+	if over(u.sessions[handle], l.ConnectionsPerSession) || user != "" && over(u.users[user], l.ConnectionsPerUser) {
 		return false
 	}
 	u.sessions[handle]++

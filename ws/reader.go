@@ -17,7 +17,7 @@ func (c *conn) read() {
 	defer c.finish()
 	for !c.isClosing() {
 		c.extendDeadline()
-		kind, data, err := c.readFrame()
+		kind, data, err := readFrame(c.ws, c.hub.cfg.Documents.MaxMessage)
 		switch {
 		case errors.Is(err, errTooLarge):
 			c.fail("", CodeTooLarge, "a frame may have at most "+string(encode(c.hub.cfg.Documents.MaxMessage))+" bytes")
@@ -43,12 +43,11 @@ var errTooLarge = errors.New("frame too large")
 
 // readFrame reads one message. It limits the size itself: gorilla's own
 // limit closes before the error frame is out.
-func (c *conn) readFrame() (kind int, data []byte, err error) {
-	kind, r, err := c.ws.NextReader()
+func readFrame(ws *websocket.Conn, limit int64) (kind int, data []byte, err error) {
+	kind, r, err := ws.NextReader()
 	if err != nil {
 		return 0, nil, err
 	}
-	limit := c.hub.cfg.Documents.MaxMessage
 	data, err = io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(data)) > limit {
 		err = errTooLarge

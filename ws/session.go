@@ -77,7 +77,7 @@ func (c *conn) authenticate(req request) {
 	if who.color == "" {
 		who.color = colorOf(who.user)
 	}
-	if !c.hub.login(c, who) {
+	if !c.hub.login(c.cookie, who) {
 		c.fail(req.ID, CodeRateLimited, "this session or user has too many connections")
 		c.close(closeCount)
 		return
