@@ -1,0 +1,454 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/seed-6230208e/tandem/sessionstore"
+)
+
+// Bounds of what one side of a pair costs, besides its batches under way.
+const (
+	maxEarly     = 64 << 10         // bytes of messages that wait to be posted; full: the reader waits and TCP holds the client back
+	messageCost  = 32               // what a message counts for besides its bytes, so that empty ones are bounded too
+	sendBuffer   = 256 << 10        // bytes of the socket's send buffer, where it can be set
+	lingerFor    = 10 * time.Second // for what a client sent before it closed to find room
+	retryCrowded = 5 * time.Second
+)
+
+var closeTaken = closing{CloseSideTaken, "side taken"}
+
+// pairConn is one client's connection to one side of a pair.
+//
+// The reader is its only goroutine while it waits. A worker talks to the plane
+// and a writer to the client, each only while there is something to do, so
+// that neither a slow client nor a slow store holds up the other direction.
+// What they have to do follows from the state and the queues below; whoever
+// changes one of those wakes them.
+type pairConn struct {
+	// Fixed after construction.
+	pairs  *pairs
+	hub    *Hub
+	id     string
+	pair   string
+	side   Side
+	cookie string // session ID of the upgrade's cookie, "" without; shown nowhere
+	origin endpoint
+	ctx    context.Context // the connection's life: until it is decided to close it
+	cancel context.CancelFunc
+
+	// Fixed when the connection starts.
+	ws      *websocket.Conn
+	json    bool     // tandem.pair.v1
+	binding Binding  // nil: nobody's
+	counted identity // whose limits it counts for
+	claim   PairClaim
+	log     *slog.Logger
+
+	// Owned by the reader.
+	frames bucket
+	strain strain
+	bad    int // bad frames since the last good one
+
+	bytesIn, bytesOut atomic.Int64
+
+	mu      sync.Mutex // guards the following; nothing is locked while it is held
+	changed *sync.Cond // something left a queue, worker or writer ended, or closing was decided
+	who     identity   // written while the session is bound, by its goroutine only
+	started bool
+	closing *closing // nil while nobody decided to close
+	closeBy time.Time
+	beat    *time.Timer
+	bye     *time.Timer // drain
+
+	// The worker's.
+	working bool
+	gaveUp  bool      // nothing more is posted for a client that has gone
+	state   PairState // newest
+	stale   bool      // the plane is not asked before PairChanged
+	posted  bool      // there may be a batch to take
+	ledger  pairLedger
+	early   []earlyMessage // wait to be posted, oldest first
+	bytes   int            // of early
+
+	// The writer's.
+	writing   bool
+	replies   [][]byte  // error frames, at most maxPending; full: the reader waits
+	out       []pairOut // at most one batch: the worker adds only when it is empty
+	inHand    bool      // the first of out is being written
+	ping      bool
+	redisUp   bool // what the client was told last
+	closeSent bool // nothing more is written
+}
+
+// earlyMessage is a message that has not been posted.
+type earlyMessage struct {
+	PairMessage
+	id string // given by the client, may be empty
+}
+
+func (m earlyMessage) cost() int { return len(m.Data) + messageCost }
+
+func newPairConn(p *pairs, a admission, side Side) *pairConn {
+	c := &pairConn{
+		pairs: p, hub: p.hub, id: newConnectionID(), pair: a.document, side: side,
+		cookie: a.cookie, origin: a.origin,
+		frames: newBucket(p.hub.cfg.Limits.FramesPerSecond), redisUp: true,
+	}
+	c.log = p.hub.log.With("conn", c.id, "pair", c.pair, "side", string(side))
+	c.ctx, c.cancel = context.WithCancel(p.hub.ctx)
+	c.changed = sync.NewCond(&c.mu)
+	return c
+}
+
+// start begins the life of the socket. What was heard of the session and the
+// pair before takes effect now.
+func (c *pairConn) start(ws *websocket.Conn) {
+	ping := ws.PingHandler()
+	ws.SetPingHandler(func(data string) error {
+		// A flood of pings is answered as often as frames are allowed.
+		if _, ok := c.frames.take(time.Now()); !ok {
+			return nil
+		}
+		c.extendDeadline()
+		return ping(data)
+	})
+	ws.SetPongHandler(func(string) error { c.extendDeadline(); return nil })
+	boundSendBuffer(ws.NetConn())
+	c.log = c.log.With("session", c.who.handle, "user", c.who.user)
+	c.pairs.metrics.sides[sideWaiting].Add(1)
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ws, c.json, c.started = ws, ws.Subprotocol() == PairProtocol, true
+	if c.closing == nil {
+		c.beat = time.AfterFunc(c.hub.cfg.Heartbeat, c.pulse)
+	} else {
+		c.closeBy = time.Now().Add(closeTimeout)
+		_ = ws.NetConn().SetDeadline(c.closeBy)
+	}
+	c.wakeWorkerLocked()
+	c.wakeWriterLocked()
+}
+
+// boundSendBuffer keeps the system from taking megabytes for a client that
+// reads slowly. A connection that hides its socket keeps the default.
+func boundSendBuffer(conn net.Conn) {
+	if tls, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = tls.NetConn()
+	}
+	if tcp, ok := conn.(interface{ SetWriteBuffer(int) error }); ok {
+		_ = tcp.SetWriteBuffer(sendBuffer)
+	}
+}
+
+// pulse has the writer send a ping, and itself called again.
+func (c *pairConn) pulse() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing == nil {
+		c.ping = true
+		c.wakeWriterLocked()
+		c.beat.Reset(c.hub.cfg.Heartbeat)
+	}
+}
+
+// read is the reader: it runs until the connection is over, then cleans up.
+func (c *pairConn) read() {
+	defer c.finish()
+	for !c.isClosing() {
+		c.extendDeadline()
+		kind, data, err := readFrame(c.ws, c.hub.cfg.Documents.MaxMessage)
+		switch {
+		case errors.Is(err, errTooLarge):
+			c.fail("", CodeTooLarge, "a frame may have at most "+string(encode(c.hub.cfg.Documents.MaxMessage))+" bytes")
+			c.close(closeTooBig)
+		case err != nil:
+			c.close(lostBy(err))
+			return
+		default:
+			c.bytesIn.Add(int64(len(data)))
+			c.receive(kind, data)
+		}
+	}
+	// The peer answers our close frame, or hangs up, or is cut off when
+	// closeTimeout is over.
+	for {
+		if _, _, err := c.ws.NextReader(); err != nil {
+			return
+		}
+	}
+}
+
+func (c *pairConn) receive(kind int, data []byte) {
+	if c.json {
+		c.receiveFrame(kind, data)
+		return
+	}
+	// A plain client cannot be told that a message was refused. It is held
+	// back to its rate instead, and nothing is lost.
+	for {
+		wait, ok := c.frames.take(time.Now())
+		if ok {
+			break
+		}
+		select {
+		case <-time.After(wait):
+		case <-c.ctx.Done():
+			return
+		}
+	}
+	c.hub.metrics.frames.WithLabelValues(typeMessage).Inc()
+	m := PairMessage{Kind: PairText, Data: data}
+	if kind == websocket.BinaryMessage {
+		m.Kind = PairBinary
+	}
+	if !c.takes(m) {
+		c.close(closeAbuse)
+		return
+	}
+	c.enqueue(earlyMessage{PairMessage: m})
+}
+
+// takes reports whether the pair has a use for a plain message.
+func (c *pairConn) takes(m PairMessage) bool {
+	if m.Kind == PairText {
+		return utf8.Valid(m.Data)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state.Mode == ModeRelay
+}
+
+// receiveFrame takes a frame of the JSON protocol.
+func (c *pairConn) receiveFrame(kind int, data []byte) {
+	req, err := decodeRequest(data)
+	if kind != websocket.TextMessage {
+		err = errors.New("text frames are expected, not binary ones")
+	}
+	now := time.Now()
+	if wait, ok := c.frames.take(now); !ok {
+		c.refuse(req.ID, wait, now)
+		return
+	}
+	var value []byte
+	if err == nil && req.Type == typeMessage {
+		value, err = messageData(req)
+	}
+	switch {
+	case err != nil:
+		c.hub.metrics.frames.WithLabelValues("bad").Inc()
+		c.badFrame(req.ID, CodeBadMessage, err.Error())
+	case req.Type != typeMessage:
+		c.hub.metrics.frames.WithLabelValues("unknown").Inc()
+		c.badFrame(req.ID, CodeUnknownType, "unknown type "+string(encode(shorten(req.Type))))
+	default:
+		c.hub.metrics.frames.WithLabelValues(typeMessage).Inc()
+		c.bad = 0
+		c.enqueue(earlyMessage{PairMessage{PairValue, value}, req.ID})
+	}
+}
+
+// refuse answers a frame over the rate limit, and closes when the client does
+// not slow down.
+func (c *pairConn) refuse(re string, wait time.Duration, now time.Time) {
+	c.hub.metrics.errors.WithLabelValues(string(CodeRateLimited)).Inc()
+	c.reply(errorFrame{
+		Type: "error", Re: re, Code: CodeRateLimited,
+		Message: "too many frames; this one was not processed", RetryAfterMS: max(1, wait.Milliseconds()),
+	})
+	if c.strain.refused(now) {
+		c.close(closeRate)
+	}
+}
+
+// badFrame answers a frame that no client should send, and loses patience
+// after too many.
+func (c *pairConn) badFrame(re string, code ErrorCode, message string) {
+	c.fail(re, code, message)
+	if c.bad++; c.bad >= maxBadFrames {
+		c.close(closeAbuse)
+	}
+}
+
+// enqueue keeps a message until it is posted, and waits while there is no room.
+func (c *pairConn) enqueue(m earlyMessage) {
+	if c.binding != nil {
+		c.binding.Touch()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.bytes > 0 && c.bytes+m.cost() > maxEarly && c.closing == nil {
+		c.changed.Wait()
+	}
+	// What was received before a client went is posted still.
+	if c.closing == nil || c.closing.code == closeAbnormal {
+		c.early = append(c.early, m)
+		c.bytes += m.cost()
+		c.wakeWorkerLocked()
+	}
+}
+
+// extendDeadline gives the peer 2.5 heartbeats to show life.
+func (c *pairConn) extendDeadline() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing == nil {
+		_ = c.ws.SetReadDeadline(time.Now().Add(c.hub.cfg.Heartbeat * 5 / 2))
+	}
+}
+
+// close decides to close the connection. The first decision counts. It does
+// not block and may be called from anywhere, before the start too.
+func (c *pairConn) close(why closing) {
+	c.mu.Lock()
+	if c.closing != nil {
+		if why.code != closeAbnormal { // the server does not wait for a client that has gone
+			c.giveUpLocked()
+		}
+		c.mu.Unlock()
+		return
+	}
+	c.closing = &why
+	c.closeBy = time.Now().Add(closeTimeout)
+	for _, t := range []*time.Timer{c.beat, c.bye} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	if c.started {
+		// A write that hangs, and the reader, end with the closing. Setting a
+		// deadline is no I/O.
+		_ = c.ws.NetConn().SetDeadline(c.closeBy)
+	}
+	c.changed.Broadcast()
+	c.wakeWriterLocked()
+	c.mu.Unlock()
+	c.cancel()
+}
+
+// giveUpLocked ends the wait for room for messages of a client that has gone.
+func (c *pairConn) giveUpLocked() {
+	c.gaveUp = true
+	c.changed.Broadcast()
+}
+
+// finish cleans up after the reader: the connection leaves its pair, its
+// session and the hub.
+func (c *pairConn) finish() {
+	c.close(closeLost) // counts only when nothing was decided before
+	_ = c.ws.NetConn().SetDeadline(time.Now())
+	patience := time.AfterFunc(lingerFor, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.giveUpLocked()
+	})
+	c.mu.Lock()
+	for c.working || c.lingersLocked() {
+		c.changed.Wait()
+	}
+	c.mu.Unlock()
+	patience.Stop()
+	c.letGo()
+	_ = c.ws.Close() // ends a write that is under way
+	c.mu.Lock()
+	for c.writing {
+		c.changed.Wait()
+	}
+	c.closeSent = true
+	why, paired := *c.closing, c.ledger.counterpart != 0
+	c.mu.Unlock()
+	c.hub.unregister(c, c.counted)
+	c.pairs.metrics.sides[condition(paired)].Add(-1)
+	c.hub.metrics.closed(why)
+	c.log.Info("socket closed", "code", int(why.code), "reason", why.reason,
+		"bytes_in", c.bytesIn.Load(), "bytes_out", c.bytesOut.Load())
+}
+
+// condition is the index of a state in pairMetrics.sides.
+func condition(paired bool) int {
+	if paired {
+		return sidePaired
+	}
+	return sideWaiting
+}
+
+func (c *pairConn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing != nil
+}
+
+// A side of a pair listens to its session.
+var _ sessionstore.Listener = (*pairConn)(nil)
+
+// SessionChanged closes the connection when the session speaks for somebody
+// else now.
+func (c *pairConn) SessionChanged(s *sessionstore.Snapshot) {
+	c.mu.Lock()
+	stranger := c.who.user != "" && s.UserID() != c.who.user
+	c.mu.Unlock()
+	if stranger {
+		c.close(closeEnded(sessionstore.ReasonLogout))
+	}
+}
+
+// SessionEnded closes the connection and says why the session ended.
+func (c *pairConn) SessionEnded(r sessionstore.Reason) { c.close(closeEnded(r)) }
+
+// SessionUnverified closes the connection: its session may have ended.
+func (c *pairConn) SessionUnverified() { c.close(closeUnverified) }
+
+// SessionRotated is nothing that the protocol of pairs has a frame for.
+func (c *pairConn) SessionRotated() {}
+
+// SessionExpiring is nothing that the protocol of pairs has a frame for.
+func (c *pairConn) SessionExpiring(time.Duration) {}
+
+// The hub knows it as a socket among others.
+var _ socket = (*pairConn)(nil)
+
+func (c *pairConn) key() (id, cookie string) { return c.id, c.cookie }
+
+// wake has the client told of what changed in the hub.
+func (c *pairConn) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wakeWriterLocked()
+}
+
+// sendOff closes the connection for a restart after that long.
+func (c *pairConn) sendOff(after time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing == nil && c.bye == nil {
+		c.bye = time.AfterFunc(after, func() { c.close(closeRestart) })
+	}
+}
+
+// info describes the connection for the admin listing.
+func (c *pairConn) info() ConnectionInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state := "waiting"
+	switch {
+	case c.closing != nil:
+		state = "closing"
+	case c.ledger.counterpart != 0:
+		state = "paired"
+	}
+	return ConnectionInfo{
+		ID: c.id, Kind: "pair", State: state,
+		Listener: c.origin.listener, Route: c.origin.route, Client: c.origin.client,
+		User: c.who.user, Session: c.who.handle, Document: c.pair,
+		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), Since: c.origin.since,
+	}
+}

@@ -1,0 +1,33 @@
+-- Takes the side, or confirms that the connection holds it: the same script,
+-- so that a claim which was lost is taken again by looking at it. Repeating
+-- the call is harmless: the side is held then.
+--
+-- ARGV[3] incarnation of the caller   ARGV[4] handle of the session, or empty
+-- ARGV[5] life of the hash, seconds
+-- ARGV[6], ARGV[7] unique ID and mode, should a pair be made
+-- ARGV[8] connection that is dead and may be displaced, or empty
+-- ARGV[9] 1: a newcomer, who displaces an older connection of its session.
+--         One that looks after its claim must not, or the two would take
+--         turns for ever.
+-- returns {1, …} with the state, or {0, holder, its incarnation}
+local holder = redis.call('HMGET', pair, side, side .. ':replica', side .. ':session')
+if holder[1] ~= conn then
+  if holder[1] then
+    local own = ARGV[9] == '1' and ARGV[4] ~= '' and holder[3] == ARGV[4]
+    if not own and holder[1] ~= ARGV[8] then return {0, holder[1], holder[2]} end
+    tell(side)
+    depart()
+  end
+  redis.call('HSETNX', pair, 'unique', ARGV[6])
+  redis.call('HSETNX', pair, 'mode', ARGV[7])
+  local arrival = redis.call('HINCRBY', pair, 'arrivals', 1)
+  redis.call('HSET', pair, side, conn, side .. ':replica', ARGV[3], side .. ':session', ARGV[4], side .. ':arrival', whole(arrival))
+  tell(across)
+end
+-- EXPIRE goes to copies and to the append-only file, TTL does not.
+if redis.call('TTL', pair) < ARGV[5] / 2 then redis.call('EXPIRE', pair, ARGV[5]) end
+
+local state = redis.call('HMGET', pair, 'unique', 'mode', across, across .. ':replica', across .. ':arrival',
+  side .. ':posted', across .. ':taken', across .. ':posted', side .. ':taken', side .. ':lost', side .. ':lost_to')
+for i = 3, 11 do state[i] = state[i] or '' end
+return {1, unpack(state)}
