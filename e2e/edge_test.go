@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 
@@ -206,4 +208,39 @@ func rawGet(t *testing.T, address, path string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// An upstream that talks after its answer is reported by net/http through the process's own logger: machines can read
+// that too (the harness looks at every line).
+func TestLogStaysJSON(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nbanner")
+			}
+			defer c.Close()
+		}
+	}()
+	routes := fmt.Sprintf("      - {path: /chatty, upstream: {targets: [\"http://%s\"]}}\n", l.Addr()) + defaultRoutes
+	r := startReplica(t, settings{redis: redistest.Start(t).URL(), routes: routes})
+	p := newPerson(t)
+	eventually(t, 10*time.Second, func() error {
+		if a := p.get(r.url + "/chatty"); a.status != http.StatusOK {
+			return fmt.Errorf("%d %s", a.status, a.body)
+		}
+		if !strings.Contains(r.out.String(), "Unsolicited response") {
+			return errors.New("net/http has not noticed yet")
+		}
+		return nil
+	})
 }

@@ -194,7 +194,18 @@ func startReplica(t *testing.T, s settings) *replica {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := &replica{
+	var r *replica
+	t.Cleanup(func() { // runs when the process has ended
+		if r == nil {
+			return // it was not started
+		}
+		for line := range strings.Lines(r.out.String()) {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("%s: with log.format json it wrote %q", r.name, line)
+			}
+		}
+	})
+	r = &replica{
 		process: startProcess(t, "tandem "+address, nil, binaries.tandem, "serve", "--config", file),
 		url:     scheme + "://" + address, admin: "http://" + admin, token: adminToken,
 	}

@@ -141,6 +141,12 @@ func TestFaultsInJSON(t *testing.T) {
 	if len(lines) != 2 {
 		t.Errorf("stderr:\n%s", out.stderr)
 	}
+
+	// A file that cannot be read says nothing about the log; the rest does.
+	out = command(t, "", map[string]string{"TANDEM_LOG_FORMAT": "json"}, "serve", "--config", "no/such.yaml").expect(t, exitFailed)
+	if !json.Valid([]byte(out.stderr)) || !strings.Contains(out.stderr, "no/such.yaml") {
+		t.Errorf("stderr:\n%s", out.stderr)
+	}
 }
 
 func TestEmbeddedHasNothingToAdminister(t *testing.T) {

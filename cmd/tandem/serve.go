@@ -25,7 +25,9 @@ import (
 // serve runs one replica until ctx ends, then drains it. reload re-reads the
 // configuration and puts its routes in force.
 func serve(ctx context.Context, e env, cfg *config.Config, reload <-chan os.Signal) error {
-	r, err := newReplica(cfg, newLogger(e.stderr, cfg.Log))
+	log := newLogger(e.stderr, cfg.Log)
+	slog.SetDefault(log) // for what speaks through the process's logger alone: net/http's Transport
+	r, err := newReplica(cfg, log)
 	if err != nil {
 		return err
 	}

@@ -73,6 +73,14 @@ func load(t testing.TB, dir, text string) (*Config, []string) {
 	return c, lines
 }
 
+// Editors on Windows begin a file with a byte order mark.
+func TestByteOrderMark(t *testing.T) {
+	c, faults := load(t, t.TempDir(), "\ufeffredis: embedded:\r\nlog: {level: warn}\r\n")
+	if faults != nil || !c.Embedded() || c.Log.Level != "warn" {
+		t.Errorf("%q, faults %q", c.Redis, faults)
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	c, err := Load(Source{})
 	if err != nil {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -26,6 +27,7 @@ var bareEmbedded = regexp.MustCompile(`(?m)^(redis:[ \t]+)embedded:([ \t]*(?:#.*
 
 // decode reads the file's text into c, which holds the defaults.
 func (d *decoder) decode(text []byte, c *Config) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // editors on Windows begin UTF-8 so
 	text = bareEmbedded.ReplaceAll(text, []byte(`$1"embedded:"$2`))
 	parsed, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
 	if err != nil {

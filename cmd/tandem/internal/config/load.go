@@ -27,8 +27,8 @@ type Flag struct {
 }
 
 // Load reads the configuration. The error is Faults when the source can be
-// read but not used; the configuration is returned then too, for its Log
-// section alone.
+// read but not used. With an error the configuration is returned too, for its
+// Log section alone.
 func Load(src Source) (*Config, error) {
 	if src.Getenv == nil {
 		src.Getenv = func(string) string { return "" }
@@ -42,6 +42,7 @@ func Load(src Source) (*Config, error) {
 	if src.File != "" {
 		text, err := os.ReadFile(src.File)
 		if err != nil {
+			s.override(c, src) // they may say how to log this
 			return c, unreadable(src.File, err)
 		}
 		s.places[""] = place{where: src.File, line: 1, column: 1, dir: filepath.Dir(src.File)}
