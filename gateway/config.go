@@ -25,6 +25,11 @@ type Config struct {
 	// logged in, and a route that requires it is a fault.
 	Store *sessionstore.Store
 
+	// Available tells, without I/O, whether Store is known to answer. While
+	// it does not, a route that requires login is 503 to visitors without a
+	// session, too: they could not log in. Nil: always.
+	Available func() bool
+
 	// Cookie is the name of the session cookie, which upstreams do not get
 	// unless Upstream.ForwardCookie. Required with Store.
 	Cookie string

@@ -40,6 +40,9 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	if cfg.Available == nil {
+		cfg.Available = func() bool { return true }
+	}
 	g := &Gateway{cfg: cfg, log: cfg.Logger, done: make(chan struct{})}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)

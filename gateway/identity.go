@@ -69,6 +69,8 @@ func (x *exchange) admit(r *http.Request, login string) bool {
 	case err != nil:
 		x.cause = err
 		return true
+	case login == LoginRequired && who.user == "" && !x.g.cfg.Available():
+		x.refuse(r, reasonStore, nil)
 	case login == LoginRequired && who.user == "":
 		x.askToLogIn(r)
 	default:

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/seed-6230208e/tandem/internal/redistest"
@@ -118,6 +119,7 @@ type loginSite struct {
 	g       *Gateway
 	redis   *redistest.Server
 	factory *sessionstore.Factory
+	away    *atomic.Bool // what Config.Available denies
 }
 
 func newLoginSite(t *testing.T, s *redistest.Server) loginSite {
@@ -140,7 +142,9 @@ func newLoginSite(t *testing.T, s *redistest.Server) loginSite {
 	)
 	cfg.Handlers = map[string]http.Handler{"webapp": named("webapp")}
 	cfg.Store, cfg.Cookie = store, "tandem"
-	return loginSite{start(t, cfg), s, f}
+	away := &atomic.Bool{}
+	cfg.Available = func() bool { return !away.Load() }
+	return loginSite{start(t, cfg), s, f, away}
 }
 
 func (s loginSite) login(t *testing.T, user, name string) *sessionstore.Session {
@@ -254,6 +258,7 @@ func TestIdentity(t *testing.T) {
 		})
 		t.Run("Redis away", func(t *testing.T) {
 			server.Stop()
+			s.away.Store(true)
 			a := s.get(t, "/free/x", cookie)
 			if a.status != 200 || !strings.Contains(a.body, "X-Tandem-Identity: unavailable\r\n") || strings.Contains(a.body, "X-Tandem-User") {
 				t.Errorf("free: %d %s", a.status, a.body)
@@ -262,8 +267,10 @@ func TestIdentity(t *testing.T) {
 				t.Errorf("free, no cookie: %d %s", a.status, a.body)
 			}
 			for _, accept := range []string{"text/html", "*/*"} {
-				if a := s.get(t, "/private/x", cookie, "Accept", accept); a.status != 503 || a.header.Get("Retry-After") == "" {
-					t.Errorf("private: %d %v", a.status, a.header)
+				for _, c := range []string{cookie, ""} { // nobody could log in now
+					if a := s.get(t, "/private/x", c, "Accept", accept); a.status != 503 || a.header.Get("Retry-After") == "" {
+						t.Errorf("private: %d %v", a.status, a.header)
+					}
 				}
 			}
 			if a := s.get(t, "/", cookie); a.body != "webapp /" {

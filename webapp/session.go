@@ -24,9 +24,13 @@ func (a *app) session(w http.ResponseWriter, r *http.Request) (*sessionstore.Ses
 	return s, err
 }
 
-// liveSession is session with ErrNotFound and *EndedError told apart.
+// liveSession is session with ErrNotFound and *EndedError told apart. A
+// client that brings no session has none only while it could get one.
 func (a *app) liveSession(w http.ResponseWriter, r *http.Request) (*sessionstore.Session, error) {
 	s, err := a.Store.Session(r)
+	if errors.Is(err, sessionstore.ErrNotFound) && !a.Available() {
+		return nil, sessionstore.ErrUnavailable
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,11 @@ type Config struct {
 	// RegisterClosed.
 	Registration string
 
+	// Available tells, without I/O, whether the session store is known to
+	// answer. While it does not, what needs a session is 503 to visitors
+	// without one, too: they could not log in. Nil: always.
+	Available func() bool
+
 	// Readable and Writable are the attributes that page scripts may read
 	// and write over the API. Zero: none.
 	Readable, Writable sessionstore.Patterns
@@ -67,6 +72,9 @@ func New(cfg Config) (http.Handler, error) {
 	case RegisterFirstUser, RegisterOpen, RegisterClosed:
 	default:
 		return nil, fmt.Errorf("webapp: registration %q is none of first-user, open, closed", cfg.Registration)
+	}
+	if cfg.Available == nil {
+		cfg.Available = func() bool { return true }
 	}
 	a := &app{Config: cfg, log: cfg.Logger, mux: http.NewServeMux()}
 	if a.log == nil {

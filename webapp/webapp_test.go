@@ -59,7 +59,7 @@ func newSite(t testing.TB, s *redistest.Server, registration string) *site {
 		t.Fatal(err)
 	}
 	handler, err := webapp.New(webapp.Config{
-		Store: store, Factory: factory, Accounts: users, Registration: registration,
+		Store: store, Factory: factory, Accounts: users, Registration: registration, Available: conn.Up,
 		Readable: patterns(t, "user.name", "chat.*"), Writable: patterns(t, "chat.*"),
 	})
 	if err != nil {
@@ -333,6 +333,23 @@ func TestStoreAway(t *testing.T) {
 		a := b.post(path, url.Values{"username": {"ada"}, "password": {password}, "name": {"x"}})
 		if a.status != 503 || a.header.Get("Retry-After") == "" || len(a.header["Set-Cookie"]) > 0 {
 			t.Errorf("POST %s: %d, %v", path, a.status, a.header)
+		}
+	}
+	// Without a cookie there is nothing to ask the store for; but nobody can log in either.
+	anonymous := s.browser(t)
+	for deadline := time.Now().Add(20 * time.Second); anonymous.get("/account").status != 503; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("somebody without a session is sent to log in")
+		}
+	}
+	for path, want := range map[string]int{"/": 200, "/login": 200, "/account": 503, "/documents/a": 503, "/api/session": 503} {
+		if a := anonymous.get(path); a.status != want || (want == 503) != (a.header.Get("Retry-After") != "") {
+			t.Errorf("GET %s without a session: %d, Retry-After %q", path, a.status, a.header.Get("Retry-After"))
+		}
+	}
+	for _, path := range []string{"/api/tickets", "/api/session/renew"} {
+		if a := anonymous.post(path, nil); a.status != 503 || a.header.Get("Retry-After") == "" {
+			t.Errorf("POST %s without a session: %d", path, a.status)
 		}
 	}
 	if a := b.patch(`{"set":{"chat.name":"x"}}`); a.status != 503 || problemCode(t, a) != "unavailable" {

@@ -114,7 +114,7 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 	}
 	pages, err := webapp.New(webapp.Config{
 		Store: store, Factory: factory, Accounts: users, Registration: cfg.Webapp.Registration,
-		Readable: readable, Writable: writable, Logger: log, Metrics: metrics,
+		Available: r.redis.Up, Readable: readable, Writable: writable, Logger: log, Metrics: metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 	r.gateway, err = gateway.New(gateway.Config{
 		Listeners: gatewayListeners(cfg),
 		Handlers:  map[string]http.Handler{"documents": r.hub.Documents(), "pairs": pairsAbsent(), "webapp": pages},
-		Store:     store, Cookie: cfg.Session.Cookie,
+		Store:     store, Available: r.redis.Up, Cookie: cfg.Session.Cookie,
 		Admin: gateway.AdminConfig{
 			Address: cfg.Admin.Address, Token: token, Gatherer: metrics,
 			Checks: r.checks(), Draining: r.draining.Load, Sessions: factory,
