@@ -125,7 +125,7 @@ func (a *app) checkPatch(change patch) *problem.Problem {
 const maxPatch = 128 << 10
 
 func readPatch(w http.ResponseWriter, r *http.Request) (patch, *problem.Problem) {
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+	if !isJSON(r.Header.Get("Content-Type")) {
 		return patch{}, &problem.Problem{
 			Status: http.StatusUnsupportedMediaType, Code: "not_json", Detail: "Send the body as application/json.",
 		}
@@ -143,6 +143,13 @@ func readPatch(w http.ResponseWriter, r *http.Request) (patch, *problem.Problem)
 		return patch{}, badRequest(`Send {"set": {name: value}, "delete": [name]}: ` + err.Error() + ".")
 	}
 	return change, nil
+}
+
+// isJSON reports whether a body of this type is JSON; one without a type is
+// taken for what is wanted.
+func isJSON(contentType string) bool {
+	t, _, err := mime.ParseMediaType(contentType)
+	return contentType == "" || err == nil && t == "application/json"
 }
 
 func badRequest(detail string) *problem.Problem {

@@ -55,6 +55,7 @@ func TestPatchRefusals(t *testing.T) {
 		`null`:                                             {400, "bad_request"},
 		`[]`:                                               {400, "bad_request"},
 		``:                                                 {400, "bad_request"},
+		"{\"set\":{\"chat.name\":\"\xff\"}}":               {400, "bad_request"}, // no other reader of the session could decode it
 		`{"set":{"chat.name":"` + strings.Repeat("x", 100<<10) + `"}}`: {413, "session_too_large"},
 		`{"set":{"chat.name":"` + strings.Repeat("x", 200<<10) + `"}}`: {413, "too_large"},
 	} {
@@ -63,7 +64,7 @@ func TestPatchRefusals(t *testing.T) {
 			t.Errorf("%.60s: %d %s", body, a.status, a.body)
 		}
 	}
-	for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded", "application/jsonx", ";"} {
+	for _, contentType := range []string{"text/plain", "application/x-www-form-urlencoded", "application/jsonx", ";"} {
 		a := b.do("PATCH", "/api/session", `{"set":{"chat.name":"x"}}`, "Content-Type", contentType)
 		if a.status != http.StatusUnsupportedMediaType || problemCode(t, a) != "not_json" {
 			t.Errorf("Content-Type %q: %d", contentType, a.status)
@@ -71,6 +72,11 @@ func TestPatchRefusals(t *testing.T) {
 	}
 	if v := b.session(); v.Values["chat.name"] != "Ada" || v.User.Name != "ada" {
 		t.Errorf("a refused PATCH wrote: %+v", v)
+	}
+	for _, contentType := range []string{"", "application/json; charset=utf-8"} {
+		if a := b.do("PATCH", "/api/session", `{"set":{"chat.name":"x"}}`, "Content-Type", contentType); a.status != http.StatusOK {
+			t.Errorf("Content-Type %q: %d %s", contentType, a.status, a.body)
+		}
 	}
 }
 
