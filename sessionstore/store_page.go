@@ -112,12 +112,19 @@ func (p *page) take(values map[any]any) error {
 	return p.session.assign(target)
 }
 
-// logout ends the session, which may have ended already.
+// logout ends the session, which may have ended already. A client that
+// presents an ID that a login has just replaced means the session that it has
+// by now: to clear the cookie alone would leave that one alive.
 func (p *page) logout(ctx context.Context) error {
-	if p.session.IsNew() {
-		return nil
+	late, err := p.late(ctx)
+	switch {
+	case err != nil:
+		return err
+	case late:
+		err = p.session.f.End(ctx, p.presented, ReasonLogout)
+	case !p.session.IsNew():
+		err = p.session.Destroy(ctx, ReasonLogout)
 	}
-	err := p.session.Destroy(ctx, ReasonLogout)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrEnded) {
 		return nil
 	}
