@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +30,7 @@ const (
 type Server struct {
 	t      testing.TB
 	port   int
+	bus    int                  // of a cluster node; 0: none
 	mini   *miniredis.Miniredis // nil: a redis-server process
 	args   []string             // all arguments of redis-server
 	tls    *tls.Config          // nil: plain TCP
@@ -55,24 +54,6 @@ func Start(t testing.TB, args ...string) *Server {
 	s := &Server{t: t}
 	dir := t.TempDir()
 	s.launch(func(port string) []string { return append(defaults(dir, "--port", port), args...) })
-	return s
-}
-
-// Sentinel runs a Redis Sentinel with these lines of configuration ("sentinel
-// monitor mymaster 127.0.0.1 6379 1"). It cannot be restarted with its state.
-func Sentinel(t testing.TB, lines ...string) *Server {
-	t.Helper()
-	s := &Server{t: t}
-	dir := t.TempDir()
-	s.launch(func(port string) []string {
-		// Sentinel takes its configuration from a file only, and writes to it.
-		file := filepath.Join(dir, "sentinel-"+port+".conf")
-		text := strings.Join(append([]string{"bind 127.0.0.1", "port " + port, "dir " + dir}, lines...), "\n") + "\n"
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatalf("write %s: %v", file, err)
-		}
-		return []string{file, "--sentinel"}
-	})
 	return s
 }
 
@@ -128,7 +109,7 @@ func (s *Server) launch(args func(port string) []string) {
 	for range 5 {
 		s.port = freePort(s.t)
 		s.args = args(strconv.Itoa(s.port))
-		if err = s.run(); !errors.Is(err, errExited) {
+		if err = s.run(isReady); !errors.Is(err, errExited) {
 			break
 		}
 	}
@@ -137,21 +118,21 @@ func (s *Server) launch(args func(port string) []string) {
 	}
 }
 
-// run starts the process and waits until it answers.
-func (s *Server) run() error {
+// run starts the process and waits until it answers as it should.
+func (s *Server) run(fits func(answer error) (bool, error)) error {
 	proc, err := startProcess("redis-server", s.args)
 	if err != nil {
 		return err
 	}
 	s.proc = proc
-	if err := s.waitReady(proc); err != nil {
+	if err := s.await(proc, fits); err != nil {
 		s.Kill()
 		return fmt.Errorf("%w\nredis-server said:\n%s", err, proc.output.String())
 	}
 	return nil
 }
 
-func (s *Server) waitReady(proc *process) error {
+func (s *Server) await(proc *process, fits func(answer error) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	for {
@@ -167,11 +148,21 @@ func (s *Server) waitReady(proc *process) error {
 		rdb := redis.NewClient(s.options())
 		err := rdb.Ping(ctx).Err()
 		_ = rdb.Close()
-		// NOAUTH, NOPERM and the like are answers; LOADING is "not yet".
-		if answer := redis.Error(nil); err == nil || errors.As(err, &answer) && !strings.HasPrefix(answer.Error(), "LOADING") {
-			return nil
+		if ok, err := fits(err); ok || err != nil {
+			return err
 		}
 	}
+}
+
+// isReady: NOAUTH, NOPERM and the like are answers; LOADING is "not yet".
+func isReady(answer error) (bool, error) {
+	reply := redis.Error(nil)
+	return answer == nil || errors.As(answer, &reply) && !isLoading(answer), nil
+}
+
+func isLoading(answer error) bool {
+	reply := redis.Error(nil)
+	return errors.As(answer, &reply) && strings.HasPrefix(reply.Error(), "LOADING")
 }
 
 // Addr returns host:port.
@@ -244,10 +235,28 @@ func (s *Server) Restart() {
 		}
 		return
 	}
+	s.restart(isReady)
+}
+
+// RestartLoading restarts a redis-server with so much on its disk that it has
+// to load for a while, and returns when it answers that it does.
+func (s *Server) RestartLoading() {
+	s.t.Helper()
+	s.Stop()
+	s.restart(func(answer error) (bool, error) {
+		if answer == nil {
+			return false, errors.New("redis-server was not seen loading: there is too little on its disk")
+		}
+		return isLoading(answer), nil
+	})
+}
+
+func (s *Server) restart(fits func(answer error) (bool, error)) {
+	s.t.Helper()
 	// The port may be somebody's for the moment: an outgoing connection's.
 	deadline := time.Now().Add(startTimeout)
 	for {
-		err := s.run()
+		err := s.run(fits)
 		if err == nil {
 			return
 		}
