@@ -40,6 +40,7 @@ type monitor struct {
 	log     *slog.Logger
 	metrics *metrics
 	started time.Time
+	relearn func()        // has a cluster's nodes asked who serves what; nil: no cluster
 	doubts  chan struct{} // holds one: more doubt is no more reason to probe
 	wake    chan struct{} // holds one: changes has entries
 	wg      sync.WaitGroup
@@ -93,8 +94,13 @@ func (m *monitor) silence() time.Duration {
 	return time.Since(m.started) - time.Duration(m.heard.Load())
 }
 
-// doubt asks for a probe; it never blocks.
+// doubt asks for a probe; it never blocks. A cluster may have replaced the
+// node that failed: left alone go-redis would go on asking the dead one for a
+// minute.
 func (m *monitor) doubt() {
+	if m.relearn != nil {
+		m.relearn()
+	}
 	select {
 	case m.doubts <- struct{}{}:
 	default:

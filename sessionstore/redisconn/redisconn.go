@@ -154,6 +154,7 @@ func Open(cfg Config) (*Conn, error) {
 	c.client.AddHook(hook{monitor: c.monitor, metrics: m})
 	if cluster, ok := c.client.(*redis.ClusterClient); ok {
 		cluster.OnNewNode(func(node *redis.Client) { node.AddHook(hook{monitor: c.monitor, metrics: m, node: true}) })
+		c.monitor.relearn = func() { cluster.ReloadState(context.Background()) }
 	}
 	c.monitor.start(life, c.client)
 	return c, nil

@@ -6,9 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os/exec"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,18 +19,9 @@ import (
 // that dies is ErrUnavailable for its keys.
 func TestCluster(t *testing.T) {
 	ctx := context.Background()
-	var nodes []*redistest.Server
-	var addrs []string
-	for range 3 {
-		node := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
-			"--cluster-port", freePort(t))
-		nodes, addrs = append(nodes, node), append(addrs, node.Addr())
-	}
-	args := append([]string{"--cluster", "create", "--cluster-yes"}, addrs...)
-	if out, err := exec.Command("redis-cli", args...).CombinedOutput(); err != nil {
-		t.Fatalf("redis-cli --cluster create: %v\n%s", err, out)
-	}
-	c := open(t, Config{URL: "redis+cluster://" + strings.Join(addrs[:2], ","), CheckEvery: 500 * time.Millisecond})
+	cluster := redistest.StartCluster(t, 0)
+	nodes := cluster.Nodes
+	c := open(t, Config{URL: "redis+cluster://" + nodes[0].Addr() + "," + nodes[1].Addr(), CheckEvery: 500 * time.Millisecond})
 	states := watchState(c)
 	if !c.Up() {
 		states.want(t, true)
@@ -79,18 +67,37 @@ func TestCluster(t *testing.T) {
 	}
 }
 
+// A node that died is replaced by its replica; who serves its slots is learnt
+// within seconds, not at the next look, which go-redis takes once a minute.
+func TestClusterFailover(t *testing.T) {
+	ctx := context.Background()
+	cluster := redistest.StartCluster(t, 1)
+	c := open(t, Config{URL: cluster.URL()})
+	rdb := c.Client()
+	if err := rdb.Set(ctx, "k", "v", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Await()
+	dead := cluster.Master(cluster.Slot("k"))
+	dead.Kill()
+	began := time.Now()
+	eventually(t, "the replica's answer", func() bool {
+		got, err := rdb.Get(ctx, "k").Result()
+		if err != nil && !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("got %v, want ErrUnavailable", err)
+		}
+		return got == "v"
+	})
+	t.Logf("the replica answered after %v", time.Since(began))
+	eventually(t, "it is up", c.Up)
+}
+
 // Sentinel promotes the replica; commands go there without anybody's help.
 func TestSentinelFailover(t *testing.T) {
 	ctx := context.Background()
-	primary := redistest.Start(t)
-	host, port, err := net.SplitHostPort(primary.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	replica := redistest.Start(t, "--replicaof", host+" "+port)
-	sentinel := startSentinel(t, host, port)
-
-	c := open(t, Config{URL: "redis+sentinel://" + sentinel + "/mymaster/0", CheckEvery: 500 * time.Millisecond})
+	sentinels := redistest.StartSentinels(t)
+	primary, _ := sentinels.Master()
+	c := open(t, Config{URL: sentinels.URL(), CheckEvery: 500 * time.Millisecond})
 	if !c.Up() {
 		t.Fatal("not up")
 	}
@@ -98,14 +105,7 @@ func TestSentinelFailover(t *testing.T) {
 	if err := rdb.Set(ctx, "k", "v", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	copied := replica.Client(t)
-	eventually(t, "the replica has it", func() bool { return copied.Get(ctx, "k").Val() == "v" })
-	known := redis.NewSentinelClient(&redis.Options{Addr: sentinel})
-	defer known.Close()
-	eventually(t, "the sentinel knows the replica", func() bool {
-		replicas, err := known.Replicas(ctx, "mymaster").Result()
-		return err == nil && len(replicas) == 1 && replicas[0]["master-link-status"] == "ok"
-	})
+	sentinels.Await()
 
 	primary.Kill()
 	eventually(t, "a write after the failover", func() bool {
@@ -119,28 +119,4 @@ func TestSentinelFailover(t *testing.T) {
 		t.Errorf("got %q after the failover", got)
 	}
 	eventually(t, "it is up", c.Up)
-}
-
-// startSentinel runs one Sentinel that watches host:port as mymaster alone.
-func startSentinel(t *testing.T, host, port string) (addr string) {
-	t.Helper()
-	s := redistest.Sentinel(t,
-		"sentinel monitor mymaster "+host+" "+port+" 1",
-		"sentinel down-after-milliseconds mymaster 500",
-		"sentinel failover-timeout mymaster 2000")
-	return s.Addr()
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
