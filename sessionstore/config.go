@@ -56,6 +56,19 @@ type Config struct {
 	// by it.
 	Grace time.Duration
 
+	// HashIDs keeps the SHA-256 of session IDs in Redis instead of the IDs:
+	// who reads Redis, or a dump of it, learns no cookie. Applications with
+	// redisstore cannot find such sessions. False: the IDs themselves.
+	// Changing it ends all sessions, for their clients.
+	HashIDs bool
+
+	// Seal encrypts and authenticates the stored values: who reads Redis
+	// learns no attribute, but the users' IDs, names, addresses and browsers
+	// in the index. Applications with redisstore cannot read them. Values
+	// that are plain can be read, and are sealed when they are written next.
+	// Nil: values are plain.
+	Seal *KeyRing
+
 	// MaxBytes is the largest serialized session that is written. Zero: 64
 	// KiB; negative: no limit. A session that another application made
 	// larger can be read and made smaller.

@@ -17,7 +17,7 @@ func (s *Session) Destroy(ctx context.Context, reason Reason) error {
 	if err := checkReason(reason); err != nil {
 		return err
 	}
-	return s.f.end(ctx, s.id, s.handle, reason)
+	return s.f.end(ctx, s.ref, s.handle, reason)
 }
 
 // End ends the session that has or had this ID, whatever its ID is now: its
@@ -31,7 +31,7 @@ func (f *Factory) End(ctx context.Context, id string, reason Reason) error {
 	if !ValidID(id) {
 		return ErrNotFound
 	}
-	return f.end(ctx, id, "", reason)
+	return f.end(ctx, f.placeOf(id).ref, "", reason)
 }
 
 // EndHandle ends the session that has this handle, like End.
@@ -39,11 +39,11 @@ func (f *Factory) EndHandle(ctx context.Context, handle string, reason Reason) e
 	if err := checkReason(reason); err != nil {
 		return err
 	}
-	id, err := f.idOf(ctx, handle)
+	r, err := f.refOf(ctx, handle)
 	if err != nil {
 		return err
 	}
-	return f.end(ctx, id, handle, reason)
+	return f.end(ctx, r, handle, reason)
 }
 
 // EndUser ends the sessions of a user, but for the one with exceptHandle, and
@@ -94,10 +94,10 @@ func checkReason(reason Reason) error {
 	}
 }
 
-// end ends the session by the ID that it has now. handle may be empty.
-func (f *Factory) end(ctx context.Context, id, handle string, reason Reason) error {
+// end ends the session where it is now. handle may be empty.
+func (f *Factory) end(ctx context.Context, at ref, handle string, reason Reason) error {
 	for range maxHops {
-		r, err := f.run(ctx, endScript, []string{f.valueKey(id), f.endKey(id), f.sidKey(id)},
+		r, err := f.run(ctx, endScript, []string{f.valueKey(at), f.endKey(at), f.sidKey(at)},
 			string(reason), ms(f.cfg.AbsoluteTimeout), handle)
 		if err != nil {
 			return err
@@ -108,12 +108,12 @@ func (f *Factory) end(ctx context.Context, id, handle string, reason Reason) err
 			if !ok {
 				return nil
 			}
-			id = heir
+			at = heir
 		case absent:
 			f.forget(ctx, r.detail, "")
 			return ErrNotFound
 		case done:
-			f.ended(ctx, r, reason)
+			f.ended(ctx, at, r, reason)
 			return nil
 		default:
 			return r.unexpected("end")
@@ -124,10 +124,10 @@ func (f *Factory) end(ctx context.Context, id, handle string, reason Reason) err
 
 // ended is what follows on the end of a session. It is late, not lost, when
 // it fails: listing drops what has no session.
-func (f *Factory) ended(ctx context.Context, r reply, reason Reason) {
+func (f *Factory) ended(ctx context.Context, at ref, r reply, reason Reason) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	s := &Session{f: f}
+	s := &Session{f: f, stored: stored{place: f.placeAt(at)}}
 	if err := s.rebase([]byte(r.more)); err != nil {
 		f.log.WarnContext(ctx, "ended a session that cannot be decoded", "session", r.detail, "err", err)
 	}

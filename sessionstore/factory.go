@@ -59,19 +59,20 @@ func (f *Factory) Load(ctx context.Context, id string) (*Session, error) {
 }
 
 // LoadHandle returns the session that has this handle now. It does not count
-// as activity. Errors are those of Load.
+// as activity, and its saves follow the session wherever a rotation takes it.
+// Errors are those of Load.
 func (f *Factory) LoadHandle(ctx context.Context, handle string) (*Session, error) {
-	id, err := f.idOf(ctx, handle)
+	r, err := f.refOf(ctx, handle)
 	if err != nil {
 		return nil, err
 	}
-	return f.follow(ctx, id)
+	return f.follow(ctx, r)
 }
 
-// follow loads a session for code that was bound to it before: by whatever
-// ID it has now, and without counting as activity.
-func (f *Factory) follow(ctx context.Context, id string) (*Session, error) {
-	return f.load(ctx, id, bound)
+// follow loads a session for code that was bound to it before: wherever it
+// is now, and without counting as activity.
+func (f *Factory) follow(ctx context.Context, r ref) (*Session, error) {
+	return f.loadAt(ctx, f.placeAt(r), bound)
 }
 
 // claim is by what right a session is loaded.
@@ -93,17 +94,21 @@ func (f *Factory) load(ctx context.Context, id string, by claim) (*Session, erro
 	if !ValidID(id) {
 		return nil, ErrNotFound
 	}
-	s := &Session{f: f}
+	return f.loadAt(ctx, f.placeOf(id), by)
+}
+
+func (f *Factory) loadAt(ctx context.Context, at place, by claim) (*Session, error) {
+	s := &Session{f: f, by: by}
 	for range maxHops {
-		value, stone, left, err := f.read(ctx, id)
+		value, stone, left, err := f.read(ctx, at.ref)
 		switch {
 		case err != nil:
 			return nil, err
 		case stone != "":
 			if value != nil {
-				f.bury(ctx, id, stone)
+				f.bury(ctx, at.ref, stone)
 			}
-			if id, err = f.heirOf(ctx, id, stone, by); err != nil {
+			if at, err = f.heirOf(ctx, at, stone, by); err != nil {
 				return nil, err
 			}
 			s.renewed = true
@@ -111,7 +116,7 @@ func (f *Factory) load(ctx context.Context, id string, by claim) (*Session, erro
 		case value == nil:
 			return nil, ErrNotFound
 		}
-		s.stored = stored{id: id, idleEnd: time.Now().Add(max(left, 0))}
+		s.stored = stored{place: at, idleEnd: time.Now().Add(max(left, 0))}
 		if err := s.rebase(value); err != nil {
 			return nil, err
 		}
@@ -133,12 +138,12 @@ func (f *Factory) load(ctx context.Context, id string, by claim) (*Session, erro
 // errReread: the session changed its ID or ended between two steps.
 var errReread = errors.New("sessionstore: read again")
 
-// read gets an ID's value and tombstone and the value's TTL, negative when
-// there is none, in one round trip.
-func (f *Factory) read(ctx context.Context, id string) ([]byte, tombstone, time.Duration, error) {
+// read gets the value and the tombstone at r and the value's TTL, negative
+// when there is none, in one round trip.
+func (f *Factory) read(ctx context.Context, r ref) ([]byte, tombstone, time.Duration, error) {
 	pipe := f.rdb.Pipeline()
-	both := pipe.MGet(ctx, f.valueKey(id), f.endKey(id))
-	ttl := pipe.PTTL(ctx, f.valueKey(id))
+	both := pipe.MGet(ctx, f.valueKey(r), f.endKey(r))
+	ttl := pipe.PTTL(ctx, f.valueKey(r))
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, "", 0, storeError(err)
 	}
@@ -158,8 +163,8 @@ func halves(answer []any) ([]byte, tombstone) {
 
 // bury deletes a value that a late writer brought back. The load has its
 // answer already; what stays is deleted at next sight.
-func (f *Factory) bury(ctx context.Context, id string, stone tombstone) {
-	keys := []string{f.valueKey(id), f.endKey(id), f.sidKey(id)}
+func (f *Factory) bury(ctx context.Context, r ref, stone tombstone) {
+	keys := []string{f.valueKey(r), f.endKey(r), f.sidKey(r)}
 	if _, err := f.run(ctx, endScript, keys, string(stone.reason()), ms(f.cfg.AbsoluteTimeout), ""); err != nil {
 		f.log.WarnContext(ctx, "value of an ended session not deleted", "err", err)
 		return
@@ -167,24 +172,26 @@ func (f *Factory) bury(ctx context.Context, id string, stone tombstone) {
 	f.metrics.buried.Inc()
 }
 
-// heirOf returns the ID that replaced id, if it may be followed by this
-// claim, else the *EndedError.
-func (f *Factory) heirOf(ctx context.Context, id string, stone tombstone, by claim) (string, error) {
+// heirOf returns the place to which the session at old went, if it may be
+// followed there by this claim, else the *EndedError.
+func (f *Factory) heirOf(ctx context.Context, old place, stone tombstone, by claim) (place, error) {
 	heir, ok := stone.heir()
 	if !ok {
-		return "", &EndedError{Reason: stone.reason()}
+		return place{}, &EndedError{Reason: stone.reason()}
 	}
 	if by == bound {
-		return heir, nil
+		return f.placeAt(heir), nil
 	}
-	next, err := f.rdb.Get(ctx, f.nextKey(id)).Result()
+	next, err := f.rdb.Get(ctx, f.nextKey(old.ref)).Result()
 	if err != nil && !isNil(err) {
-		return "", storeError(err)
+		return place{}, storeError(err)
 	}
-	if next != heir {
-		return "", &EndedError{Reason: ReasonRotated}
+	if id, ok := f.takeOver(old, next); ok {
+		if at := f.placeOf(id); at.ref == heir {
+			return at, nil
+		}
 	}
-	return heir, nil
+	return place{}, &EndedError{Reason: ReasonRotated}
 }
 
 // admit is what remains to be done for a session that was found: the end of
@@ -192,7 +199,7 @@ func (f *Factory) heirOf(ctx context.Context, id string, stone tombstone, by cla
 func (f *Factory) admit(ctx context.Context, s *Session, left time.Duration, by claim) error {
 	now := time.Now()
 	if !now.Before(s.ExpiresAt()) {
-		if err := f.end(ctx, s.id, s.handle, ReasonExpired); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := f.end(ctx, s.ref, s.handle, ReasonExpired); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 		return &EndedError{Reason: ReasonExpired}
@@ -220,44 +227,43 @@ func (f *Factory) Update(ctx context.Context, id string, fn func(*Session) error
 	if err != nil {
 		return nil, err
 	}
-	return s.update(ctx, presented, fn)
+	return s.update(ctx, fn)
 }
 
 // updateFollowing is Update for code that was bound to the session before.
-func (f *Factory) updateFollowing(ctx context.Context, id string, fn func(*Session) error) (*Session, error) {
-	s, err := f.follow(ctx, id)
+func (f *Factory) updateFollowing(ctx context.Context, r ref, fn func(*Session) error) (*Session, error) {
+	s, err := f.follow(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	return s.update(ctx, bound, fn)
+	return s.update(ctx, fn)
 }
 
-func (s *Session) update(ctx context.Context, by claim, fn func(*Session) error) (*Session, error) {
+func (s *Session) update(ctx context.Context, fn func(*Session) error) (*Session, error) {
 	if err := fn(s); err != nil {
 		return nil, err
 	}
-	if err := s.write(ctx, by, fn); err != nil {
+	if err := s.write(ctx, fn); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// glimpse is what Redis holds for one ID: the value, nil if there is none,
-// and why the ID ended, if it did. ReasonRotated: the session lives on under
-// another ID.
+// glimpse is what Redis holds at one ref: the value, nil if there is none,
+// and why it ended, if it did. ReasonRotated: the session lives on elsewhere.
 type glimpse struct {
-	raw   []byte
+	value []byte
 	ended Reason
 }
 
-// peek reads many IDs at once, in the order of ids and without any effect.
-func (f *Factory) peek(ctx context.Context, ids []string) ([]glimpse, error) {
+// peek looks at many refs at once, in their order and without any effect.
+func (f *Factory) peek(ctx context.Context, refs []ref) ([]glimpse, error) {
 	const batch = 256
 	_, cluster := f.rdb.(*redis.ClusterClient)
-	glimpses := make([]glimpse, 0, len(ids))
-	for len(ids) > 0 {
-		some := ids[:min(batch, len(ids))]
-		ids = ids[len(some):]
+	glimpses := make([]glimpse, 0, len(refs))
+	for len(refs) > 0 {
+		some := refs[:min(batch, len(refs))]
+		refs = refs[len(some):]
 		read := f.peekBatch
 		if cluster { // one MGET reads one slot
 			read = f.peekSlots
@@ -268,7 +274,7 @@ func (f *Factory) peek(ctx context.Context, ids []string) ([]glimpse, error) {
 		}
 		for i := range some {
 			value, stone := halves(answer[2*i:])
-			g := glimpse{raw: value}
+			g := glimpse{value: value}
 			if stone != "" {
 				g.ended = stone.reason()
 			}
@@ -278,27 +284,27 @@ func (f *Factory) peek(ctx context.Context, ids []string) ([]glimpse, error) {
 	return glimpses, nil
 }
 
-func (f *Factory) peekBatch(ctx context.Context, ids []string) ([]any, error) {
-	keys := make([]string, 0, 2*len(ids))
-	for _, id := range ids {
-		keys = append(keys, f.valueKey(id), f.endKey(id))
+func (f *Factory) peekBatch(ctx context.Context, refs []ref) ([]any, error) {
+	keys := make([]string, 0, 2*len(refs))
+	for _, r := range refs {
+		keys = append(keys, f.valueKey(r), f.endKey(r))
 	}
 	answer, err := f.rdb.MGet(ctx, keys...).Result()
 	return answer, storeError(err)
 }
 
-func (f *Factory) peekSlots(ctx context.Context, ids []string) ([]any, error) {
-	cmds := make([]*redis.SliceCmd, len(ids))
+func (f *Factory) peekSlots(ctx context.Context, refs []ref) ([]any, error) {
+	cmds := make([]*redis.SliceCmd, len(refs))
 	_, err := f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, id := range ids {
-			cmds[i] = p.MGet(ctx, f.valueKey(id), f.endKey(id))
+		for i, r := range refs {
+			cmds[i] = p.MGet(ctx, f.valueKey(r), f.endKey(r))
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, storeError(err)
 	}
-	answer := make([]any, 0, 2*len(ids))
+	answer := make([]any, 0, 2*len(refs))
 	for _, cmd := range cmds {
 		answer = append(answer, cmd.Val()...)
 	}

@@ -27,9 +27,10 @@ func WithMeta(ctx context.Context, m Meta) context.Context {
 
 // record is what is kept under a handle.
 type record struct {
-	id, handle, userID, userName string
-	created, seen                time.Time
-	meta                         Meta // empty fields: unchanged
+	ref                      ref
+	handle, userID, userName string
+	created, seen            time.Time
+	meta                     Meta // empty fields: unchanged
 }
 
 // index writes a session's record and its place in its user's index. The
@@ -38,7 +39,7 @@ type record struct {
 func (f *Factory) index(ctx context.Context, s *Session) {
 	meta, _ := ctx.Value(metaKey{}).(Meta)
 	err := f.writeIndex(ctx, []record{{
-		id: s.id, handle: s.handle, userID: s.UserID(), userName: s.UserName(),
+		ref: s.ref, handle: s.handle, userID: s.UserID(), userName: s.UserName(),
 		created: s.created, seen: time.Now(), meta: meta,
 	}})
 	if err != nil {
@@ -62,7 +63,7 @@ func (f *Factory) writeIndex(ctx context.Context, records []record) error {
 		calls[i] = call{
 			keys: []string{handleKey(r.handle)},
 			args: []any{
-				ms(f.cfg.AbsoluteTimeout), r.id, r.userID, r.userName,
+				ms(f.cfg.AbsoluteTimeout), string(r.ref), r.userID, r.userName,
 				r.created.UnixMilli(), r.seen.UnixMilli(), r.meta.UserAgent, r.meta.Address,
 			},
 		}

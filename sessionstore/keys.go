@@ -9,31 +9,35 @@ import (
 	"time"
 )
 
-// Every key that this package writes. P is Config.KeyPrefix; the keys of one
-// ID share its hash tag and so a Cluster slot, which lets one script change
-// them together. TestKeyTable holds the table to what is found in Redis.
+// Every key that this package writes. P is Config.KeyPrefix, and <ref> the
+// session ID, or with Config.HashIDs its SHA-256 in hex. The keys of one ref
+// share its hash tag and so a Cluster slot, which lets one script change them
+// together. TestKeyTable holds the table to what is found in Redis.
 //
-//	key                          type    what                                        TTL                        written by
-//	P<ID>                        string  the attributes, as redisstore/v9 writes     min(idle, absolute left);  create, save, touch,
-//	                                     them                                        provisional: 1 min         end, rotate
-//	tandem:end:{P<ID>}           string  tombstone: "logout", "revoked", "expired",  absolute timeout           end, rotate
-//	                                     or "rotated <new ID>"
-//	tandem:next:{P<ID>}          string  new ID, for clients that still send the     grace                      rotate
-//	                                     old one; none after a login
-//	tandem:sid:{P<ID>}           string  "<handle> <created>": what this ID was      as the session             create, save, touch
-//	                                     given, should a blind write drop it
-//	tandem:wrote:{P<ID>}:<token> string  this request took effect: clients repeat    30 s                       create, save, rotate
-//	                                     commands whose reply was lost
-//	tandem:handle:{<handle>}     hash    id, user, user_name, created, seen (Unix    absolute timeout           record
-//	                                     ms), ua, addr
-//	tandem:user:{<b64url(user)>} zset    handle → end of absolute life, Unix ms      absolute timeout           index
-//	tandem:ticket:{<sha256>}     string  handle; <sha256> is of the ticket           30 s, read once            IssueTicket
+//	key                           type    what                                        TTL                        written by
+//	P<ref>                        string  the attributes, as redisstore/v9 writes     min(idle, absolute left);  create, save, touch,
+//	                                      them; with Config.Seal sealed               provisional: 1 min         end, rotate
+//	tandem:end:{P<ref>}           string  tombstone: "logout", "revoked", "expired",  absolute timeout           end, rotate
+//	                                      or "rotated <new ref>"
+//	tandem:next:{P<ref>}          string  new ID, for clients that still send the     grace                      rotate
+//	                                      old one; with HashIDs veiled by that;
+//	                                      none after a login
+//	tandem:sid:{P<ref>}           string  "<handle> <created>": what this ID was      as the session             create, save, touch
+//	                                      given, should a blind write drop it
+//	tandem:wrote:{P<ref>}:<token> string  this request took effect: clients repeat    30 s                       create, save, rotate
+//	                                      commands whose reply was lost
+//	tandem:handle:{<handle>}      hash    id (the ref), user, user_name, created,     absolute timeout           record
+//	                                      seen (Unix ms), ua, addr
+//	tandem:user:{<b64url(user)>}  zset    handle → end of absolute life, Unix ms      absolute timeout           index
+//	tandem:ticket:{<sha256>}      string  the ID, veiled by the ticket; <sha256> is   30 s, read once            IssueTicket
+//	                                      of the ticket
 //
 // The successor in a tombstone outlives the grace on purpose. It is followed
 // by code that acts on the session itself (ending it, sockets bound to it),
 // never for a client that presents the old ID; so a revocation finds the
 // session however old the ID is that it begins with, and a record that names
-// an old ID is late, not wrong.
+// an old place is late, not wrong. Veiled is what only its own client can
+// open: see place.go.
 //
 // The channel tandem:sessions carries news (news.go) and never an ID.
 const (
@@ -46,13 +50,13 @@ const (
 	userKeyPrefix = "tandem:user:{"
 )
 
-func (f *Factory) valueKey(id string) string { return f.cfg.KeyPrefix + id }
-func (f *Factory) endKey(id string) string   { return "tandem:end:{" + f.cfg.KeyPrefix + id + "}" }
-func (f *Factory) nextKey(id string) string  { return "tandem:next:{" + f.cfg.KeyPrefix + id + "}" }
-func (f *Factory) sidKey(id string) string   { return "tandem:sid:{" + f.cfg.KeyPrefix + id + "}" }
+func (f *Factory) valueKey(r ref) string { return f.cfg.KeyPrefix + string(r) }
+func (f *Factory) endKey(r ref) string   { return "tandem:end:{" + f.valueKey(r) + "}" }
+func (f *Factory) nextKey(r ref) string  { return "tandem:next:{" + f.valueKey(r) + "}" }
+func (f *Factory) sidKey(r ref) string   { return "tandem:sid:{" + f.valueKey(r) + "}" }
 
-func (f *Factory) wroteKey(id, token string) string {
-	return "tandem:wrote:{" + f.cfg.KeyPrefix + id + "}:" + token
+func (f *Factory) wroteKey(r ref, token string) string {
+	return "tandem:wrote:{" + f.valueKey(r) + "}:" + token
 }
 
 func handleKey(handle string) string { return "tandem:handle:{" + handle + "}" }
@@ -104,10 +108,10 @@ func (t tombstone) reason() Reason {
 	}
 }
 
-// heir is the ID that replaced this one.
-func (t tombstone) heir() (id string, ok bool) {
-	word, id, _ := strings.Cut(string(t), " ")
-	return id, Reason(word) == ReasonRotated && ValidID(id)
+// heir is the ref that replaced this one.
+func (t tombstone) heir() (heir ref, ok bool) {
+	word, r, _ := strings.Cut(string(t), " ")
+	return ref(r), Reason(word) == ReasonRotated && isRef(r)
 }
 
 // formatTime writes t as attributes and marks hold it: RFC 3339, UTC,

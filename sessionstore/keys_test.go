@@ -18,9 +18,9 @@ var shapes = []struct {
 	found *regexp.Regexp
 	named string
 }{
-	{regexp.MustCompile(`^session:[A-Z2-7]{103}$`), "P<ID>"},
-	{regexp.MustCompile(`^tandem:(end|next|sid):\{session:[A-Z2-7]{103}\}$`), "tandem:$1:{P<ID>}"},
-	{regexp.MustCompile(`^tandem:wrote:\{session:[A-Z2-7]{103}\}:\w{26}$`), "tandem:wrote:{P<ID>}:<token>"},
+	{regexp.MustCompile(`^session:(?:[A-Z2-7]{103}|[0-9a-f]{64})$`), "P<ref>"},
+	{regexp.MustCompile(`^tandem:(end|next|sid):\{session:(?:[A-Z2-7]{103}|[0-9a-f]{64})\}$`), "tandem:$1:{P<ref>}"},
+	{regexp.MustCompile(`^tandem:wrote:\{session:(?:[A-Z2-7]{103}|[0-9a-f]{64})\}:\w{26}$`), "tandem:wrote:{P<ref>}:<token>"},
 	{regexp.MustCompile(`^tandem:handle:\{[a-z2-7]{26}\}$`), "tandem:handle:{<handle>}"},
 	{regexp.MustCompile(`^tandem:user:\{[\w-]+\}$`), "tandem:user:{<b64url(user)>}"},
 	{regexp.MustCompile(`^tandem:ticket:\{[0-9a-f]{64}\}$`), "tandem:ticket:{<sha256>}"},
@@ -31,7 +31,8 @@ var shapes = []struct {
 func TestKeyTable(t *testing.T) {
 	types := keyTable(t)
 	eachAndCluster(t, func(t *testing.T, rdb redis.UniversalClient) {
-		everything(t, rdb)
+		everything(t, rdb, sessionstore.Config{})
+		everything(t, rdb, guarded(t, sessionstore.Config{}))
 		seen := map[string]bool{}
 		for _, key := range allKeys(t, rdb) {
 			name := ""
@@ -78,12 +79,14 @@ func keyTable(t *testing.T) map[string]string {
 }
 
 // everything writes every kind of key.
-func everything(t *testing.T, rdb redis.UniversalClient) {
+func everything(t *testing.T, rdb redis.UniversalClient, cfg sessionstore.Config) {
 	t.Helper()
 	ctx := t.Context()
-	f := factory(t, rdb, sessionstore.Config{})
-	app := newStock(t, rdb, plainJSON{})
-	adopted := loaded(t, f, app.made("user.id", "7"))
+	f := factory(t, rdb, cfg)
+	adopted := created(t, f, "user.id", "7")
+	if !cfg.HashIDs {
+		adopted = loaded(t, f, newStock(t, rdb, plainJSON{}).made("user.id", "7"))
+	}
 	set(t, adopted, "a", 1)
 	must(t, adopted.Save(ctx))
 	must(t, adopted.Rotate(ctx, nil))

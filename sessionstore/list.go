@@ -132,17 +132,17 @@ func (f *Factory) handlesOf(ctx context.Context, userID string) ([]string, error
 	return handles, storeError(err)
 }
 
-// idOf returns the ID that a handle's record names: the session's, or one it
-// had before.
-func (f *Factory) idOf(ctx context.Context, handle string) (string, error) {
+// refOf returns the ref that a handle's record names: the session's, or one
+// it had before.
+func (f *Factory) refOf(ctx context.Context, handle string) (ref, error) {
 	if !ValidHandle(handle) {
 		return "", ErrNotFound
 	}
-	id, err := f.rdb.HGet(ctx, handleKey(handle), "id").Result()
-	if isNil(err) {
+	r, err := f.rdb.HGet(ctx, handleKey(handle), "id").Result()
+	if isNil(err) || err == nil && !isRef(r) {
 		return "", ErrNotFound
 	}
-	return id, storeError(err)
+	return ref(r), storeError(err)
 }
 
 // describe reads the records of many handles, and finds which have a living
@@ -161,11 +161,11 @@ func (f *Factory) describe(ctx context.Context, handles []string) (alive []Info,
 	if err != nil {
 		return nil, nil, storeError(err)
 	}
-	ids := make([]string, len(handles))
+	refs := make([]ref, len(handles))
 	for i := range handles {
-		ids[i] = records[i].Val()["id"]
+		refs[i] = ref(records[i].Val()["id"])
 	}
-	living, err := f.living(ctx, ids)
+	living, err := f.living(ctx, refs)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -179,17 +179,17 @@ func (f *Factory) describe(ctx context.Context, handles []string) (alive []Info,
 	return alive, dead, nil
 }
 
-// living reports which IDs lead to a living session, by whatever ID it has
+// living reports which refs lead to a living session, by whatever ref it has
 // now.
-func (f *Factory) living(ctx context.Context, ids []string) ([]bool, error) {
-	living := make([]bool, len(ids))
-	at := make([]int, 0, len(ids)) // places in ids and living of what is not decided yet
-	for i, id := range ids {
-		if ValidID(id) {
+func (f *Factory) living(ctx context.Context, refs []ref) ([]bool, error) {
+	living := make([]bool, len(refs))
+	at := make([]int, 0, len(refs)) // places in refs and living of what is not decided yet
+	for i, r := range refs {
+		if isRef(string(r)) {
 			at = append(at, i)
 		}
 	}
-	ids = slices.Clone(ids)
+	refs = slices.Clone(refs)
 	for range maxHops {
 		if len(at) == 0 {
 			break
@@ -197,8 +197,8 @@ func (f *Factory) living(ctx context.Context, ids []string) ([]bool, error) {
 		values, stones := make([]*redis.IntCmd, len(at)), make([]*redis.StringCmd, len(at))
 		_, err := f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for n, i := range at {
-				values[n] = p.Exists(ctx, f.valueKey(ids[i]))
-				stones[n] = p.Get(ctx, f.endKey(ids[i]))
+				values[n] = p.Exists(ctx, f.valueKey(refs[i]))
+				stones[n] = p.Get(ctx, f.endKey(refs[i]))
 			}
 			return nil
 		})
@@ -209,7 +209,7 @@ func (f *Factory) living(ctx context.Context, ids []string) ([]bool, error) {
 		for n, i := range at {
 			stone := tombstone(stones[n].Val())
 			if heir, ok := stone.heir(); ok {
-				ids[i] = heir
+				refs[i] = heir
 				rotated = append(rotated, i)
 				continue
 			}

@@ -16,7 +16,8 @@ import (
 // one (a privilege changed) it leads here for Config.Grace.
 //
 // Errors are those of Save; a login in a session of another user is refused
-// (see [Factory.Login]). After ErrUnavailable it is not known which ID
+// (see [Factory.Login]), and with Config.HashIDs a rotation without a login of
+// a session that was loaded by its handle: no client could follow. After ErrUnavailable it is not known which ID
 // the session has; handle-based calls find it.
 func (s *Session) Rotate(ctx context.Context, login *Login) error {
 	return s.rotate(ctx, login)
@@ -70,32 +71,41 @@ func (s *Session) tryRotate(ctx context.Context, login *Login) (*Session, reply,
 		return nil, reply{}, err
 	}
 	grace := f.cfg.Grace
-	if login != nil {
+	switch {
+	case login != nil:
 		grace = 0 // who knew the ID before the login must not be logged in by it
-	} else if err := s.checkSize(raw); err != nil {
-		return nil, reply{}, err
+	case s.id == "":
+		return nil, reply{}, errNoID
+	default:
+		if err := s.checkSize(raw); err != nil {
+			return nil, reply{}, err
+		}
 	}
 	heir := *s
-	if err := heir.createAs(ctx, NewID(), raw, provisionalTTL); err != nil {
+	if err := heir.createAt(ctx, f.placeOf(NewID()), raw, provisionalTTL); err != nil {
 		return nil, reply{}, err
 	}
+	next := ""
+	if grace > 0 {
+		next = f.handover(s.place, heir.id)
+	}
 	r, err := f.run(ctx, rotateScript,
-		[]string{f.valueKey(s.id), f.endKey(s.id), f.nextKey(s.id), f.sidKey(s.id), f.wroteKey(s.id, rand.Text())},
-		s.raw, heir.id, ms(grace), ms(f.cfg.AbsoluteTimeout), ms(wroteTTL), announcement(newsRotated, s.handle))
+		[]string{f.valueKey(s.ref), f.endKey(s.ref), f.nextKey(s.ref), f.sidKey(s.ref), f.wroteKey(s.ref, rand.Text())},
+		s.held, string(heir.ref), next, ms(grace), ms(f.cfg.AbsoluteTimeout), ms(wroteTTL), announcement(newsRotated, s.handle))
 	if err != nil {
 		return nil, reply{}, err // it may have happened: the heir must stay
 	}
 	if r.outcome != done {
-		f.discard(ctx, heir.id)
+		f.discard(ctx, heir.ref)
 	}
 	return &heir, r, nil
 }
 
 // discard deletes an heir that nobody has heard of. Left alone it expires.
-func (f *Factory) discard(ctx context.Context, id string) {
+func (f *Factory) discard(ctx context.Context, r ref) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if err := f.rdb.Del(ctx, f.valueKey(id), f.sidKey(id)).Err(); err != nil {
+	if err := f.rdb.Del(ctx, f.valueKey(r), f.sidKey(r)).Err(); err != nil {
 		f.log.DebugContext(ctx, "prepared session not deleted", "err", err)
 	}
 }
@@ -114,7 +124,7 @@ func (s *Session) promote(ctx context.Context, heir *Session, login *Login) erro
 	case err != nil:
 		f.log.WarnContext(ctx, "rotated session not touched", "session", s.handle, "err", err)
 	case lives[0].left < 0:
-		if _, err := f.follow(ctx, s.id); err != nil {
+		if _, err := f.follow(ctx, s.ref); err != nil {
 			return err // ended since
 		}
 	default:
@@ -128,15 +138,15 @@ func (s *Session) promote(ctx context.Context, heir *Session, login *Login) erro
 // one that a login replaced only its own user may, who logs in right now:
 // the form was sent twice.
 func (s *Session) moveTo(ctx context.Context, stone tombstone, login *Login) error {
-	by := presented
+	by := s.by
 	if login != nil {
 		by = bound
 	}
-	id, err := s.f.heirOf(ctx, s.id, stone, by)
+	heir, err := s.f.heirOf(ctx, s.place, stone, by)
 	if err != nil {
 		return err
 	}
-	newest, err := s.f.follow(ctx, id)
+	newest, err := s.f.loadAt(ctx, heir, bound)
 	if err != nil {
 		return err
 	}
@@ -145,5 +155,5 @@ func (s *Session) moveTo(ctx context.Context, stone tombstone, login *Login) err
 	}
 	pending := s.changes
 	s.stored, s.changes, s.renewed = newest.stored, pending, true
-	return s.rebase(newest.raw)
+	return s.rebase(newest.held)
 }

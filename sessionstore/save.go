@@ -20,14 +20,14 @@ func (s *Session) Save(ctx context.Context) error {
 	if s.IsNew() {
 		return s.create(ctx)
 	}
-	return s.write(ctx, presented, nil)
+	return s.write(ctx, nil)
 }
 
 // write saves the pending changes by compare-and-set. On a conflict they are
 // made again on the newest state: by redo, or as they are when it is nil.
-func (s *Session) write(ctx context.Context, by claim, redo func(*Session) error) error {
+func (s *Session) write(ctx context.Context, redo func(*Session) error) error {
 	for len(s.changes) > 0 {
-		err := s.swap(ctx, by, "")
+		err := s.swap(ctx, "")
 		var stale *conflictError
 		switch {
 		case err == nil:
@@ -42,7 +42,7 @@ func (s *Session) write(ctx context.Context, by claim, redo func(*Session) error
 		if redo != nil {
 			s.changes = nil
 		}
-		if err := s.rebase(stale.current); err != nil {
+		if err := s.rebase(stale.held); err != nil {
 			return err
 		}
 		if redo != nil {
@@ -57,8 +57,8 @@ func (s *Session) write(ctx context.Context, by claim, redo func(*Session) error
 	return nil
 }
 
-// conflictError brings the bytes that somebody else stored meanwhile.
-type conflictError struct{ current []byte }
+// conflictError brings what somebody else stored meanwhile.
+type conflictError struct{ held []byte }
 
 func (*conflictError) Error() string { return "sessionstore: somebody else wrote" }
 
@@ -73,7 +73,7 @@ func (*givenError) Error() string { return "sessionstore: the ID has a handle" }
 //
 // Its error may be a *conflictError; with a mark also a *givenError, or
 // errReread when the ID has ended.
-func (s *Session) swap(ctx context.Context, by claim, mark string) error {
+func (s *Session) swap(ctx context.Context, mark string) error {
 	f := s.f
 	for range maxHops {
 		raw, err := s.merged()
@@ -83,15 +83,16 @@ func (s *Session) swap(ctx context.Context, by claim, mark string) error {
 		if err := s.checkSize(raw); err != nil && mark == "" {
 			return err
 		}
+		held := f.seal(raw, s.ref)
 		r, err := f.run(ctx, saveScript,
-			[]string{f.valueKey(s.id), f.endKey(s.id), f.wroteKey(s.id, rand.Text()), f.sidKey(s.id)},
-			s.raw, raw, ms(wroteTTL), announcement(newsChanged, s.handle), mark, ms(f.cfg.IdleTimeout))
+			[]string{f.valueKey(s.ref), f.endKey(s.ref), f.wroteKey(s.ref, rand.Text()), f.sidKey(s.ref)},
+			s.held, held, ms(wroteTTL), announcement(newsChanged, s.handle), mark, ms(f.cfg.IdleTimeout))
 		if err != nil {
 			return err
 		}
 		switch r.outcome {
 		case done:
-			return s.accept(raw)
+			return s.accept(raw, held)
 		case conflict:
 			return &conflictError{[]byte(r.detail)}
 		case given:
@@ -104,11 +105,11 @@ func (s *Session) swap(ctx context.Context, by claim, mark string) error {
 			}
 			// The save goes to the new ID; what is there is another value,
 			// so that it comes back as a conflict, to be merged with.
-			heir, err := f.heirOf(ctx, s.id, tombstone(r.detail), by)
+			heir, err := f.heirOf(ctx, s.place, tombstone(r.detail), s.by)
 			if err != nil {
 				return err
 			}
-			s.id, s.renewed = heir, true
+			s.place, s.renewed = heir, true
 		default:
 			return r.unexpected("save")
 		}
@@ -125,21 +126,31 @@ func (s *Session) checkSize(raw []byte) error {
 	return nil
 }
 
-// accept makes raw, which was written, the state of this copy.
-func (s *Session) accept(raw []byte) error {
+// accept makes raw, which was written as held, the state of this copy.
+func (s *Session) accept(raw, held []byte) error {
 	s.changes = nil
-	return s.rebase(raw)
+	return s.show(raw, held)
 }
 
-// rebase makes raw the stored state that the pending changes are on. Those
-// that it fulfils already are dropped; should a blind write have dropped the
-// session's handle, it is put back with the next save.
-func (s *Session) rebase(raw []byte) error {
+// rebase makes held, which is stored at the session's place, the state that
+// the pending changes are on. Those that it fulfils already are dropped;
+// should a blind write have dropped the session's handle, it is put back with
+// the next save.
+func (s *Session) rebase(held []byte) error {
+	raw, err := s.f.open(held, s.ref)
+	if err != nil {
+		return err
+	}
+	return s.show(raw, held)
+}
+
+// show is rebase for what is opened already.
+func (s *Session) show(raw, held []byte) error {
 	attrs, err := s.f.codec.decode(raw)
 	if err != nil {
 		return err
 	}
-	s.raw, s.attrs = raw, attrs
+	s.held, s.raw, s.attrs = held, raw, attrs
 	for key, cell := range s.changes {
 		stored, ok := attrs.find(key)
 		if !ok && isDeleted(cell) || ok && !isDeleted(cell) && s.f.codec.equal(stored, cell) {
@@ -190,7 +201,7 @@ func (s *Session) adopt(ctx context.Context) error {
 		if err := s.identify(handle, created); err != nil {
 			return err
 		}
-		err := s.swap(ctx, presented, mark(handle, created))
+		err := s.swap(ctx, mark(handle, created))
 		var stale *conflictError
 		var had *givenError
 		switch {
@@ -205,7 +216,7 @@ func (s *Session) adopt(ctx context.Context) error {
 			s.changes = nil
 		case errors.As(err, &stale):
 			s.changes, s.handle, s.created = nil, "", time.Time{}
-			if err := s.rebase(stale.current); err != nil || s.identified() {
+			if err := s.rebase(stale.held); err != nil || s.identified() {
 				return err // another replica was quicker
 			}
 		default:
@@ -246,23 +257,24 @@ func (s *Session) tryCreate(ctx context.Context) error {
 	if err := s.checkSize(raw); err != nil {
 		return err
 	}
-	return s.createAs(ctx, NewID(), raw, s.f.cfg.IdleTimeout)
+	return s.createAt(ctx, s.f.placeOf(NewID()), raw, s.f.cfg.IdleTimeout)
 }
 
-// createAs stores raw, which is what this copy shows, as a value of its own,
+// createAt stores raw, which is what this copy shows, as a value of its own,
 // for ttl at most.
-func (s *Session) createAs(ctx context.Context, id string, raw []byte, ttl time.Duration) error {
+func (s *Session) createAt(ctx context.Context, at place, raw []byte, ttl time.Duration) error {
 	f := s.f
 	ttl = min(ttl, f.remaining(&s.stored, time.Now()))
+	held := f.seal(raw, at.ref)
 	r, err := f.run(ctx, createScript,
-		[]string{f.valueKey(id), f.endKey(id), f.sidKey(id), f.wroteKey(id, rand.Text())},
-		raw, ms(ttl), mark(s.handle, s.created), ms(wroteTTL))
+		[]string{f.valueKey(at.ref), f.endKey(at.ref), f.sidKey(at.ref), f.wroteKey(at.ref, rand.Text())},
+		held, ms(ttl), mark(s.handle, s.created), ms(wroteTTL))
 	switch {
 	case err != nil:
 		return err
 	case r.outcome != done:
 		return r.unexpected("create")
 	}
-	s.id, s.idleEnd = id, time.Now().Add(ttl)
-	return s.accept(raw)
+	s.place, s.idleEnd = at, time.Now().Add(ttl)
+	return s.accept(raw, held)
 }

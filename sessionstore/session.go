@@ -26,29 +26,32 @@ const (
 type Session struct {
 	f *Factory
 	stored
+	by      claim // how it was loaded
 	changes changes
 	renewed bool
 }
 
 // stored is what Redis held when it was last read or written.
 type stored struct {
-	id      string // empty: nothing is stored yet
-	raw     []byte // nil: the same
+	place          // zero: nothing is stored yet
+	held    []byte // the bytes in Redis; nil: the same
+	raw     []byte // the serialized attributes: held, opened
 	attrs   attributes
 	handle  string
 	created time.Time
 	idleEnd time.Time // when the value's TTL ends
 }
 
-// ID returns the session ID, empty for a new session that was not saved. It
-// belongs into the cookie and nowhere else.
+// ID returns the session ID, empty for a new session that was not saved, and
+// with [Config].HashIDs for one that was not loaded by its ID. It belongs into
+// the cookie and nowhere else.
 func (s *Session) ID() string { return s.id }
 
-// Handle returns the name that survives rotation, empty like the ID.
+// Handle returns the name that survives rotation, empty for a new session.
 func (s *Session) Handle() string { return s.handle }
 
 // IsNew reports whether the session has not been stored yet.
-func (s *Session) IsNew() bool { return s.id == "" }
+func (s *Session) IsNew() bool { return s.ref == "" }
 
 // Renewed reports whether the session has another ID than the one it was
 // loaded by, so that the client's cookie must be set again.
@@ -263,7 +266,7 @@ func (s *Session) Snapshot() *Snapshot {
 		raw = s.raw
 	}
 	return &Snapshot{
-		id: s.id, raw: raw, codec: s.f.codec, handle: s.handle, created: s.created,
+		ref: s.ref, held: s.held, raw: raw, codec: s.f.codec, handle: s.handle, created: s.created,
 		userID: s.UserID(), userName: s.UserName(),
 		expires: s.ExpiresAt(), idleEnd: s.idleEnd,
 	}

@@ -12,10 +12,12 @@ import (
 // concurrent use.
 type Snapshot struct {
 	// Fixed after construction.
-	id, handle, userID, userName string
-	created, expires, idleEnd    time.Time
-	raw                          []byte
-	codec                        codec
+	ref                       ref
+	handle, userID, userName  string
+	created, expires, idleEnd time.Time
+	held                      []byte // as stored
+	raw                       []byte // what it shows
+	codec                     codec
 
 	once  sync.Once
 	attrs attributes // decoded from raw by the first who looks, shared with no Session

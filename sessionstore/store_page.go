@@ -71,7 +71,7 @@ func (p *page) late(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	f := p.session.f
-	left, err := f.rdb.PTTL(ctx, f.endKey(p.presented)).Result()
+	left, err := f.rdb.PTTL(ctx, f.endKey(f.placeOf(p.presented).ref)).Result()
 	if err != nil {
 		return false, storeError(err)
 	}

@@ -37,7 +37,7 @@ func (f *Factory) touch(ctx context.Context, s *Session) error {
 func (f *Factory) Touch(ctx context.Context, snaps ...*Snapshot) error {
 	sessions := make([]*stored, len(snaps))
 	for i, snap := range snaps {
-		sessions[i] = &stored{id: snap.id, handle: snap.handle, created: snap.created}
+		sessions[i] = &stored{place: place{ref: snap.ref}, handle: snap.handle, created: snap.created}
 	}
 	lives, err := f.touchStored(ctx, sessions, f.cfg.TouchEvery)
 	if err != nil {
@@ -48,7 +48,7 @@ func (f *Factory) Touch(ctx context.Context, snaps ...*Snapshot) error {
 	for i, snap := range snaps {
 		if lives[i].renewed {
 			records = append(records, record{
-				id: snap.id, handle: snap.handle, userID: snap.userID, userName: snap.userName,
+				ref: snap.ref, handle: snap.handle, userID: snap.userID, userName: snap.userName,
 				created: snap.created, seen: now,
 			})
 		}
@@ -68,7 +68,7 @@ func (f *Factory) touchStored(ctx context.Context, sessions []*stored, every tim
 	calls := make([]call, len(sessions))
 	for i, s := range sessions {
 		calls[i] = call{
-			keys: []string{f.valueKey(s.id), f.endKey(s.id), f.sidKey(s.id)},
+			keys: []string{f.valueKey(s.ref), f.endKey(s.ref), f.sidKey(s.ref)},
 			args: []any{ms(f.remaining(s, now)), ms(every), mark(s.handle, s.created)},
 		}
 	}

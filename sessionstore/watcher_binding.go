@@ -104,13 +104,13 @@ func (b *Binding) Touch() {
 func (b *Binding) Update(ctx context.Context, fn func(*Session) error) (*Snapshot, error) {
 	w, e := b.w, b.entry
 	w.mu.Lock()
-	id, version, err := e.snapshot.id, e.version, b.usableLocked()
+	ref, version, err := e.snapshot.ref, e.version, b.usableLocked()
 	w.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
 
-	s, err := w.factory.updateFollowing(ctx, id, fn)
+	s, err := w.factory.updateFollowing(ctx, ref, fn)
 
 	now := time.Now()
 	w.mu.Lock()

@@ -54,7 +54,7 @@ func (w *Watcher) replaceLocked(e *entry, s *Snapshot, now time.Time) {
 	w.heard++
 	changed := w.worthTelling(old, s)
 	for _, b := range e.bindings {
-		if old.id != s.id {
+		if old.ref != s.ref {
 			b.rotated = true
 		}
 		if changed {

@@ -229,7 +229,7 @@ func TestWatcherFollowsRotation(t *testing.T) {
 				t.Fatal(err)
 			}
 			ear.eventually(t, "rotated")
-			until(t, "the binding knows the new ID", func() bool { return binding.Snapshot().id == session.ID() })
+			until(t, "the binding knows the new ID", func() bool { return string(binding.Snapshot().ref) == session.ID() })
 		}
 		if got := binding.Snapshot().UserID(); got != "7" {
 			t.Errorf("user %q after login", got)
@@ -267,7 +267,7 @@ func TestWatcherFollowsRotationWithoutNews(t *testing.T) {
 			}
 			find(binding)
 			ear.expect(t, "rotated")
-			if binding.Snapshot().id != session.ID() {
+			if string(binding.Snapshot().ref) != session.ID() {
 				t.Error("the binding does not know the new ID")
 			}
 		}

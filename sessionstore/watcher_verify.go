@@ -81,15 +81,15 @@ func (w *Watcher) scan(ctx context.Context) {
 }
 
 func (w *Watcher) compare(ctx context.Context, chunk []*entry) error {
-	ids := make([]string, len(chunk))
+	refs := make([]ref, len(chunk))
 	w.mu.Lock()
 	for i, e := range chunk {
-		ids[i] = e.snapshot.id
+		refs[i] = e.snapshot.ref
 	}
 	w.mu.Unlock()
 
 	asked := time.Now()
-	held, err := w.factory.peek(ctx, ids)
+	held, err := w.factory.peek(ctx, refs)
 	if err != nil {
 		return err
 	}
@@ -97,8 +97,8 @@ func (w *Watcher) compare(ctx context.Context, chunk []*entry) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, e := range chunk {
-		lives := held[i].raw != nil && held[i].ended == ""
-		if lives && string(held[i].raw) == string(e.snapshot.raw) {
+		lives := held[i].value != nil && held[i].ended == ""
+		if lives && string(held[i].value) == string(e.snapshot.held) {
 			e.verified = asked
 		} else {
 			w.refreshLocked(e)
@@ -130,13 +130,13 @@ func (w *Watcher) refreshAll(ctx context.Context) {
 func (w *Watcher) refresh(ctx context.Context, e *entry) {
 	w.mu.Lock()
 	e.refreshing = false
-	id, version, over := e.snapshot.id, e.version, e.over
+	ref, version, over := e.snapshot.ref, e.version, e.over
 	w.mu.Unlock()
 	if over {
 		return
 	}
 
-	s, err := w.factory.follow(ctx, id)
+	s, err := w.factory.follow(ctx, ref)
 
 	now := time.Now()
 	w.mu.Lock()

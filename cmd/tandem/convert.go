@@ -32,6 +32,7 @@ func redisConfig(cfg *config.Config, log *slog.Logger, metrics prometheus.Regist
 	return c
 }
 
+// sessionConfig lacks what is read from files: see sealKeys.
 func sessionConfig(cfg *config.Config, log *slog.Logger, metrics prometheus.Registerer) sessionstore.Config {
 	serializer := sessionstore.JSON()
 	if cfg.Session.Serializer == "gob" {
@@ -43,9 +44,43 @@ func sessionConfig(cfg *config.Config, log *slog.Logger, metrics prometheus.Regi
 		IdleTimeout:     cfg.Session.IdleTimeout,
 		AbsoluteTimeout: cfg.Session.AbsoluteTimeout,
 		TouchEvery:      orNone(cfg.Session.TouchEvery),
+		HashIDs:         cfg.Session.HashIDs,
 		Logger:          log,
 		Metrics:         metrics,
 	}
+}
+
+// newFactory returns the sessions that cfg describes, and the ring of the
+// keys that seal them: nil for none.
+func newFactory(conn *redisconn.Conn, cfg *config.Config, log *slog.Logger, metrics prometheus.Registerer) (*sessionstore.Factory, *sessionstore.KeyRing, error) {
+	c := sessionConfig(cfg, log, metrics)
+	keys, err := sealKeys(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	if keys != nil {
+		if c.Seal, err = sessionstore.NewKeyRing(keys...); err != nil {
+			return nil, nil, err
+		}
+	}
+	f, err := sessionstore.New(conn.Client(), c)
+	return f, c.Seal, err
+}
+
+// sealKeys reads the keys that session values are sealed with, nil for none.
+func sealKeys(cfg *config.Config) ([][]byte, error) {
+	if cfg.Session.SealKeysFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(cfg.Session.SealKeysFile)
+	if err != nil {
+		return nil, fmt.Errorf("session.seal_keys_file: %w", err)
+	}
+	keys, err := sessionstore.ParseKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("session.seal_keys_file: %w", err)
+	}
+	return keys, nil
 }
 
 func storeConfig(cfg *config.Config) sessionstore.StoreConfig {

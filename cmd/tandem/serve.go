@@ -46,6 +46,7 @@ type replica struct {
 	log *slog.Logger
 
 	redis     *redisconn.Conn
+	sealKeys  *sessionstore.KeyRing // nil: session values are plain
 	watcher   *sessionstore.Watcher
 	backplane *wsredis.Backplane
 	hub       *ws.Hub
@@ -71,10 +72,11 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 	if r.redis, err = redisconn.Open(redisConfig(cfg, log, metrics)); err != nil {
 		return nil, redisFault(cfg, err)
 	}
-	factory, err := sessionstore.New(r.redis.Client(), sessionConfig(cfg, log, metrics))
+	factory, keys, err := newFactory(r.redis, cfg, log, metrics)
 	if err != nil {
 		return nil, err
 	}
+	r.sealKeys = keys
 	store, err := sessionstore.NewStore(factory, storeConfig(cfg))
 	if err != nil {
 		return nil, err

@@ -46,7 +46,7 @@ func (a *app) withStore(ctx context.Context, do func(context.Context, store) err
 	if s.accounts, err = accounts.New(conn.Client(), accounts.Config{}); err != nil {
 		return err
 	}
-	if s.sessions, err = sessionstore.New(conn.Client(), sessionConfig(cfg, log, nil)); err != nil {
+	if s.sessions, _, err = newFactory(conn, cfg, log, nil); err != nil {
 		return err
 	}
 	return do(ctx, s)

@@ -3,8 +3,9 @@
 -- made from; otherwise nothing happens.
 --
 -- KEYS  1 value  2 end  3 next  4 sid  5 wrote
--- ARGV  1 expected bytes  2 the heir's ID  3 TTL ms of next, 0: no grace
---       4 TTL ms of end  5 TTL ms of wrote  6 news
+-- ARGV  1 expected bytes  2 the heir's ref  3 what next tells the client, or
+--       empty: nothing  4 TTL ms of next  5 TTL ms of end  6 TTL ms of wrote
+--       7 news
 -- Returns {"done"} | {"ended", tombstone} | {"absent"}
 --         | {"conflict", current bytes}
 if redis.call('EXISTS', KEYS[5]) == 1 then
@@ -22,10 +23,10 @@ if current ~= ARGV[1] then
   return {'conflict', current}
 end
 redis.call('DEL', KEYS[1], KEYS[4])
-redis.call('SET', KEYS[2], 'rotated ' .. ARGV[2], 'PX', ARGV[4])
-if tonumber(ARGV[3]) > 0 then
-  redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[2], 'rotated ' .. ARGV[2], 'PX', ARGV[5])
+if ARGV[3] ~= '' then
+  redis.call('SET', KEYS[3], ARGV[3], 'PX', ARGV[4])
 end
-redis.call('SET', KEYS[5], '1', 'PX', ARGV[5])
-redis.call('PUBLISH', 'tandem:sessions', ARGV[6])
+redis.call('SET', KEYS[5], '1', 'PX', ARGV[6])
+redis.call('PUBLISH', 'tandem:sessions', ARGV[7])
 return {'done'}

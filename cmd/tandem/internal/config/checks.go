@@ -23,6 +23,7 @@ var checks = map[string]func(p place, text string) (string, error){
 	"file":       checkFile,
 	"host":       checkHost,
 	"key_prefix": checkKeyPrefix,
+	"keys":       checkKeys,
 	"origin":     checkOrigin,
 	"path":       checkPath,
 	"pattern":    checkPattern,
@@ -218,6 +219,21 @@ func checkToken(p place, text string) (string, error) {
 		return "", fmt.Errorf("the file %s cannot be read: %w", quote(text), reason(err))
 	} else if strings.TrimSpace(string(token)) == "" {
 		return "", fmt.Errorf("the file %s is empty; it must hold the token", quote(text))
+	}
+	return name, nil
+}
+
+func checkKeys(p place, text string) (string, error) {
+	name, err := checkFile(p, text)
+	if err != nil {
+		return "", err
+	}
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return "", fmt.Errorf("the file %s cannot be read: %w", quote(text), reason(err))
+	}
+	if _, err := sessionstore.ParseKeys(content); err != nil {
+		return "", fmt.Errorf("the file %s: %w; write 32 random bytes in base64 a line, as from openssl rand -base64 32", quote(text), err)
 	}
 	return name, nil
 }

@@ -72,6 +72,8 @@ func TestFaults(t *testing.T) {
 		"spread over timeout":   {"drain: {timeout: 5s, spread: 10s}", "1:30: drain.spread: 10s is longer than timeout, 5s"},
 		"writable identity":     {`session: {client_writable: ["chat.*", "user.*"]}`, `1:39: session.client_writable[1]: "user.*" would let page scripts write user.id`},
 		"cookie name":           {"session: {cookie: 'a b'}", `1:19: session.cookie: "a b" is not a cookie name`},
+		"seal keys missing":     {"session: {seal_keys_file: no.keys}", `1:27: session.seal_keys_file: the file "no.keys" cannot be read`},
+		"no seal key":           {"session: {seal_keys_file: admin.token}", `1:27: session.seal_keys_file: the file "admin.token": line 1 is not 32 bytes in base64; write `},
 		"host cookie, no TLS":   {"session: {cookie: __Host-x}", `1:19: session.cookie: "__Host-x" needs TLS`},
 		"key prefix":            {"session: {key_prefix: '{a}'}", `1:23: session.key_prefix: "{a}" cannot be a key prefix`},
 		"no listeners":          {"listeners: []", "1:12: listeners: is empty"},
