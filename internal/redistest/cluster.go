@@ -125,22 +125,25 @@ func (c *Cluster) Slot(key string) int {
 // Master returns the node that serves slot now.
 func (c *Cluster) Master(slot int) *Server {
 	c.t.Helper()
-	ranges, err := c.running().Client(c.t).ClusterSlots(c.t.Context()).Result()
+	shards, err := c.running().Client(c.t).ClusterShards(c.t.Context()).Result()
 	c.must(err)
-	for _, r := range ranges {
-		if r.Start <= slot && slot <= r.End {
-			return c.node(r.Nodes[0].Addr)
+	for _, shard := range shards {
+		serves := slices.ContainsFunc(shard.Slots, func(r redis.SlotRange) bool { return int(r.Start) <= slot && slot <= int(r.End) })
+		for _, node := range shard.Nodes {
+			if serves && node.Role == "master" && node.Health == "online" {
+				return c.node(int(node.Port))
+			}
 		}
 	}
 	c.t.Fatalf("nobody serves slot %d", slot)
 	return nil
 }
 
-func (c *Cluster) node(addr string) *Server {
+func (c *Cluster) node(port int) *Server {
 	c.t.Helper()
-	i := slices.IndexFunc(c.Nodes, func(s *Server) bool { return s.Addr() == addr })
+	i := slices.IndexFunc(c.Nodes, func(s *Server) bool { return s.port == port })
 	if i < 0 {
-		c.t.Fatalf("no node at %s", addr)
+		c.t.Fatalf("no node has port %d", port)
 	}
 	return c.Nodes[i]
 }

@@ -16,7 +16,11 @@ import (
 	"github.com/seed-6230208e/tandem/internal/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// After many failed dials go-redis tries again each second, and looks only
+	// then whether its client was closed meanwhile.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 func TestServerAnswersAndRestarts(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
