@@ -148,6 +148,11 @@ func TestStartedBeforeRedis(t *testing.T) {
 		t.Errorf("a static file: %d", a.status)
 	}
 	ada := newPerson(t)
+	for _, path := range []string{"/api/session", "/account", "/documents/x"} { // without a cookie
+		if a := ada.get(r.url + path); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+			t.Errorf("%s without Redis: %d, Retry-After %q", path, a.status, a.header.Get("Retry-After"))
+		}
+	}
 	if a := ada.sendJSON(http.MethodPatch, r.url+"/api/session", map[string]any{"set": map[string]any{"chat.name": "x"}}); a.status != http.StatusServiceUnavailable {
 		t.Errorf("PATCH without Redis: %d", a.status)
 	}
@@ -222,6 +227,13 @@ func TestDrain(t *testing.T) {
 	r.signal(syscall.SIGTERM)
 	if f := s.want("reconnect"); f.number("after_ms") < 0 {
 		t.Errorf("reconnect: %s", f.raw)
+	}
+	late := newPerson(t)
+	if again, resp := late.dial(r.url, "/ws/documents/drain", nil); again != nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("a new socket while draining: %v", resp)
+	}
+	if a := ada.page(r.url + "/account"); a.status != http.StatusOK { // balancers need their time to notice
+		t.Errorf("a page while draining: %d", a.status)
 	}
 	s.wantClose(1012, "")
 	<-r.done

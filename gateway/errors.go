@@ -22,6 +22,7 @@ const (
 	reasonLoginRequired    reason = "login_required"    // nobody is logged in
 	reasonStore            reason = "store_unavailable" // the session could not be read, and the route needs it
 	reasonUndecodable      reason = "undecodable"       // the session cannot be read by this serializer
+	reasonDraining         reason = "draining"          // a new socket, while the gateway parts from the others
 	reasonConnectFailed    reason = "connect_failed"    // refused or unreachable; nothing was sent
 	reasonConnectTimeout   reason = "connect_timeout"   // nothing was sent
 	reasonResponseTimeout  reason = "response_timeout"  // no response header in time
@@ -42,6 +43,7 @@ var answers = map[reason]problem.Problem{
 	reasonLoginRequired:    {Status: http.StatusUnauthorized, Code: "login_required", Detail: "Log in first."},
 	reasonStore:            problem.Unavailable("The session store cannot be reached."),
 	reasonUndecodable:      {Status: http.StatusInternalServerError, Code: "session_undecodable", Detail: "The stored session cannot be read."},
+	reasonDraining:         problem.Unavailable("This replica is about to stop; connect again to reach another one."),
 	reasonConnectFailed:    {Status: http.StatusBadGateway, Code: "connect_failed", Detail: "The upstream cannot be reached."},
 	reasonConnectTimeout:   {Status: http.StatusGatewayTimeout, Code: "connect_timeout", Detail: "The upstream cannot be reached in time."},
 	reasonResponseTimeout:  {Status: http.StatusGatewayTimeout, Code: "response_timeout", Detail: "The upstream did not answer in time."},

@@ -11,11 +11,11 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"time"
+	"sync/atomic"
 )
 
-// Gateway serves listeners. Its life is New, Listen, Serve, and Shutdown from
-// another goroutine; all methods are safe for concurrent use.
+// Gateway serves listeners. Its life is New, Listen, Serve, and from another
+// goroutine Drain, if there is time, and Shutdown; all methods are safe for concurrent use.
 type Gateway struct {
 	// Fixed after construction.
 	cfg       Config
@@ -29,6 +29,8 @@ type Gateway struct {
 	cut     context.CancelFunc
 	running sync.WaitGroup // accept loops, TCP sessions, health checks, routes that finish their requests
 	done    chan struct{}  // closed when Shutdown is over
+
+	draining atomic.Bool // see Drain
 
 	mu      sync.Mutex // before listener.mu
 	serving bool
@@ -248,24 +250,6 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 		return fmt.Errorf("gateway: connections were cut: %w", err)
 	}
 	return nil
-}
-
-// partFromSockets closes the sockets to upstreams, evenly over the spread.
-func (g *Gateway) partFromSockets(ctx context.Context) {
-	sockets := g.sessions.all((*session).isProxied)
-	if len(sockets) == 0 {
-		return
-	}
-	tick := time.NewTicker(max(g.cfg.Drain.Spread/time.Duration(len(sockets)), 1))
-	defer tick.Stop()
-	for _, s := range sockets {
-		_ = s.conn.Close()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // handlerLog is where net/http reports what it cannot tell anybody else:

@@ -371,3 +371,34 @@ func TestMetricsAreRegisteredOnce(t *testing.T) {
 		t.Error("two gateways in one registry")
 	}
 }
+
+// Draining, the gateway serves who comes, and keeps nobody.
+func TestDrain(t *testing.T) {
+	up := upstream(t, showHeader)
+	sockets := echoSocket(t)
+	cfg := routes(
+		Route{Path: "/page", Upstream: &Upstream{Targets: []string{up.URL}}},
+		Route{Path: "/", Upstream: &Upstream{Targets: []string{sockets.URL}}},
+	)
+	cfg.Listeners = append(cfg.Listeners, Listener{Address: "127.0.0.1:0", TCP: &TCP{Target: up.Listener.Addr().String()}})
+	cfg.Drain.Spread = time.Hour
+	g := start(t, cfg)
+	c := dialSocket(t, "ws://"+g.address()+"/")
+	echo(t, c, "x")
+	drained := make(chan struct{})
+	go func() { defer close(drained); g.Drain(t.Context()) }()
+	if _, _, err := c.ReadMessage(); err == nil {
+		t.Error("the socket is still open")
+	}
+	<-drained // there was one socket, and so nothing to spread
+	if got := raw(t, g.address(), "GET /page HTTP/1.1\r\nHost: x\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.Contains(got, "Connection: close\r\n") {
+		t.Errorf("a page: %s", got)
+	}
+	if _, res, err := websocket.DefaultDialer.Dial("ws://"+g.address()+"/", nil); err == nil || res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
+		t.Errorf("a new socket: %v, %v", res, err)
+	}
+	if c, err := net.Dial("tcp", g.Addresses()[1].String()); err == nil {
+		_ = c.Close()
+		t.Error("a raw TCP connection is accepted")
+	}
+}

@@ -40,6 +40,10 @@ func (p *proxy) close() { p.pool.close() }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := exchangeFrom(r.Context())
+	if p.g.draining.Load() && isUpgrade(r.Header) {
+		x.refuse(r, reasonDraining, nil)
+		return
+	}
 	if !x.admit(r, p.cfg.Login) {
 		return
 	}
@@ -71,7 +75,7 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 	if !p.cfg.ForwardCookie && p.g.cfg.Cookie != "" {
 		removeCookie(h, p.g.cfg.Cookie)
 	}
-	if !strings.EqualFold(h.Get("Upgrade"), "websocket") {
+	if !isUpgrade(h) {
 		// "h2c" and its like would tunnel requests past these checks.
 		delete(h, "Upgrade")
 		delete(h, "Connection")
@@ -84,6 +88,9 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 		pr.Out.Body = x.body
 	}
 }
+
+// isUpgrade reports whether a request asks for a socket.
+func isUpgrade(h http.Header) bool { return strings.EqualFold(h.Get("Upgrade"), "websocket") }
 
 // stripPrefix takes the route's path away, in the decoded path and in its
 // spelling on the wire alike.

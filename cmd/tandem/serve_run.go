@@ -74,7 +74,8 @@ func (r *replica) run(ctx context.Context, reload <-chan os.Signal) error {
 }
 
 // drain parts from every client: not ready, sockets told to come back and
-// closed, requests finished.
+// closed, new ones refused, and then no connection accepted any more and
+// requests finished.
 func (r *replica) drain() {
 	r.log.Info("draining", "timeout", r.cfg.Drain.Timeout)
 	r.draining.Store(true)
@@ -82,8 +83,8 @@ func (r *replica) drain() {
 	defer cancel()
 	var g errgroup.Group
 	g.Go(func() error { return errors.Join(r.hub.Drain(ctx), r.hub.Close()) }) // members are told while the backplane runs
-	g.Go(func() error { return r.gateway.Shutdown(ctx) })
-	if err := g.Wait(); err != nil {
+	g.Go(func() error { r.gateway.Drain(ctx); return nil })
+	if err := errors.Join(g.Wait(), r.gateway.Shutdown(ctx)); err != nil {
 		r.log.Warn("drain was cut short", "err", err)
 		return
 	}
