@@ -51,6 +51,16 @@ var schemes = map[string]target{
 	"rediss+cluster":  {kind: kindCluster, tls: true},
 }
 
+// CheckURL returns what Open would have against a URL, and the CA file that it
+// names. It does not ask Redis. The error does not show the password.
+func CheckURL(url string) error {
+	t, err := parseURL(url)
+	if err == nil {
+		_, err = t.tlsConfig(nil)
+	}
+	return err
+}
+
 // parseURL reads a Redis URL. Its errors name the URL without the password.
 // net/url alone cannot do it: it refuses a list of hosts.
 func parseURL(raw string) (target, error) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/seed-6230208e/tandem/sessionstore"
+	"github.com/seed-6230208e/tandem/sessionstore/redisconn"
 )
 
 // checks holds what the tag check names: each looks at one text that was
@@ -131,8 +132,8 @@ func checkOrigin(_ place, text string) (string, error) {
 	return strings.ToLower(text), nil
 }
 
-// checkRedis looks at the form only. The text may hold a password and is not
-// repeated in the fault.
+// checkRedis does not ask Redis. The text may hold a password and is not
+// repeated in the fault as it is.
 func checkRedis(_ place, text string) (string, error) {
 	const allowed = "redis://, rediss://, redis+sentinel://, rediss+sentinel://, redis+cluster://, rediss+cluster://, or \"embedded:\""
 	if strings.TrimSuffix(text, ":") == "embedded" || text == "embedded://" {
@@ -146,7 +147,7 @@ func checkRedis(_ place, text string) (string, error) {
 	case rest == "" || strings.HasPrefix(rest, "/"):
 		return "", errors.New("names no Redis host; write redis://host:6379/0")
 	}
-	return text, nil
+	return text, redisconn.CheckURL(text)
 }
 
 // A cookie's name is a token of RFC 9110.

@@ -37,7 +37,7 @@ func (d *decoder) decode(text []byte, c *Config) {
 	var body ast.Node
 	for _, doc := range parsed.Docs {
 		switch {
-		case doc.Body == nil:
+		case doc.Body == nil, doc.Body.Type() == ast.DirectiveType: // %YAML 1.2
 		case body != nil:
 			d.note(d.at(doc.Body), "", "a second YAML document begins here; only one is allowed")
 		default:
