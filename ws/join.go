@@ -3,6 +3,7 @@ package ws
 import (
 	"context"
 	"errors"
+	"maps"
 )
 
 // maxReplyBytes is how many bytes of operations one reply holds.
@@ -96,13 +97,7 @@ func (d *document) attach(c *conn, seen Position) []Member {
 	c.out.lostPresence = false
 	c.mu.Unlock()
 
-	everybody := map[string]Member{c.id: member}
-	for id, m := range d.roster {
-		if id != c.id {
-			everybody[id] = m
-		}
-	}
-	return sorted(everybody)
+	return d.presentLocked()
 }
 
 // detach takes c out again and has the others told.
@@ -134,11 +129,17 @@ func (d *document) setState(c *conn, state []byte) {
 func (d *document) present() []Member {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list := sorted(d.roster)
-	if list == nil {
-		list = []Member{}
+	return d.presentLocked()
+}
+
+// presentLocked adds this replica's own members to those who were announced:
+// their announcement may still be under way.
+func (d *document) presentLocked() []Member {
+	everybody := maps.Clone(d.roster)
+	for c, member := range d.members {
+		everybody[c.id] = member
 	}
-	return list
+	return sorted(everybody)
 }
 
 // cursorAfterLocked returns where in the ring a reader of history up to seen

@@ -63,7 +63,7 @@ func (d *document) run() {
 			continue
 		}
 		err := d.readMissed()
-		if err == nil && time.Since(announced) >= presenceTick {
+		if err == nil && d.announceIn(announced) == 0 {
 			began := time.Now()
 			var told bool
 			if told, err = d.announce(d.ctx); told {
@@ -89,11 +89,28 @@ func (d *document) idle(announced time.Time) (wait time.Duration, ok bool) {
 	defer d.mu.Unlock()
 	switch late := d.need.late; {
 	case !d.outgoing.empty():
-		return max(0, presenceTick-time.Since(announced)), true
+		return d.announceInLocked(announced), true
 	case !late.IsZero():
 		return max(0, time.Until(late)), true
 	}
 	return 0, false
+}
+
+// announceIn returns how long the announcement of own members' changes waits.
+func (d *document) announceIn(announced time.Time) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.announceInLocked(announced)
+}
+
+// announceInLocked lets states wait for the tick, since only the newest
+// counts. Who comes or goes does not wait: whoever joins next, anywhere, is
+// told who is there. What changes during an announcement goes with the next.
+func (d *document) announceInLocked(announced time.Time) time.Duration {
+	if len(d.outgoing.joined)+len(d.outgoing.left) > 0 {
+		return 0
+	}
+	return max(0, presenceTick-time.Since(announced))
 }
 
 // announce tells everybody what changed among the document's own members.

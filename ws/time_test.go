@@ -315,6 +315,30 @@ func TestPresenceTick(t *testing.T) {
 	})
 }
 
+// Whoever joins is told of everybody who had joined before, though all of
+// that happens within one tick: here, and on the other replicas by what the
+// backplane has.
+func TestJoinsWithinATick(t *testing.T) {
+	inBubble(t, nil, func(b *bubble) {
+		elsewhere := b.network.Replica("replica2")
+		began := time.Now()
+		for n := 1; n <= 3; n++ {
+			c := b.dial()
+			c.Authenticate()
+			if present := c.Join(nil).Presence; len(present) != n {
+				t.Errorf("member %d is told of %d", n, len(present))
+			}
+			synctest.Wait()
+			if members, err := elsewhere.Members(t.Context(), "d"); err != nil || len(members) != n {
+				t.Errorf("%d members are announced, not %d: %v", len(members), n, err)
+			}
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
 func TestDrainIsSpread(t *testing.T) {
 	inBubble(t, nil, func(b *bubble) {
 		const count = 50
