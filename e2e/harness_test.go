@@ -76,8 +76,12 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// sessionID is what an ID looks like; it may stand in no log, page, frame or metric.
+// sessionID is what an ID looks like.
 var sessionID = regexp.MustCompile(`\b[A-Z2-7]{103}\b`)
+
+// secret is what an ID looks like, or a good part of one. Only Set-Cookie and Redis may hold it: all that a test sees
+// of anything else is searched.
+var secret = regexp.MustCompile(`[A-Z2-7]{32}`)
 
 func startProcess(t *testing.T, name string, env []string, argv ...string) *process {
 	t.Helper()
@@ -104,7 +108,7 @@ func startProcess(t *testing.T, name string, env []string, argv ...string) *proc
 		if strings.Contains(out, "DATA RACE") || strings.Contains(out, "panic:") {
 			t.Errorf("%s: a race or a panic", name)
 		}
-		if found := sessionID.FindString(out); found != "" {
+		if secret.MatchString(out) {
 			t.Errorf("%s wrote a session ID into its log", name)
 		}
 		if t.Failed() {
@@ -209,12 +213,39 @@ func startReplica(t *testing.T, s settings) *replica {
 		process: startProcess(t, "tandem "+address, nil, binaries.tandem, "serve", "--config", file),
 		url:     scheme + "://" + address, admin: "http://" + admin, token: adminToken,
 	}
+	t.Cleanup(r.searchAdmin) // before the process is told to end
 	path := "/readyz"
 	if s.notUp {
 		path = "/livez"
 	}
 	r.waitStatus(path, http.StatusOK, 20*time.Second)
 	return r
+}
+
+// searchAdmin looks for session IDs in what a replica that still runs shows to operators.
+func (r *replica) searchAdmin() {
+	select {
+	case <-r.done:
+		return // killed by the test
+	default:
+	}
+	for _, path := range []string{"/metrics", "/readyz", "/admin/v1/connections", "/admin/v1/sessions", "/debug/pprof/cmdline"} {
+		req, err := http.NewRequest(http.MethodGet, r.admin+path, nil)
+		if err != nil {
+			r.t.Error(err)
+			return
+		}
+		req.Header.Set("Authorization", "Bearer "+r.token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return // it is draining, or on its way there
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if secret.Match(b) || err == nil && path == "/metrics" && len(b) == 0 {
+			r.t.Errorf("%s shows a session ID, or nothing", path)
+		}
+	}
 }
 
 // waitStatus polls an admin path until it answers with the status.
@@ -264,7 +295,7 @@ func (r *replica) adminJSON(method, path string, body, v any) int {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if found := sessionID.FindString(string(b)); found != "" {
+	if secret.Match(b) {
 		r.t.Errorf("%s shows a session ID", path)
 	}
 	if v != nil && len(b) > 0 {
@@ -295,10 +326,12 @@ func eventually(t *testing.T, within time.Duration, f func() error) {
 	}
 }
 
-// person is a browser without scripts: a cookie jar that does not follow redirects.
+// person is a browser without scripts: a cookie jar that does not follow redirects. Of its methods only try may be
+// called beside the test's goroutine.
 type person struct {
-	t    *testing.T
-	http *http.Client
+	t     *testing.T
+	http  *http.Client
+	fixed []*http.Cookie // sent always, whatever answers say; nil: the jar's
 }
 
 func newPerson(t *testing.T) *person {
@@ -319,22 +352,36 @@ type answer struct {
 	body   string
 }
 
-// do sends a request; the body of every answer is searched for session IDs.
+// do sends a request.
 func (p *person) do(req *http.Request) answer {
 	p.t.Helper()
-	resp, err := p.http.Do(req)
+	a, err := p.try(req)
 	if err != nil {
 		p.t.Fatal(err)
+	}
+	return a
+}
+
+// try sends a request. All of the answer but its cookies is searched for session IDs.
+func (p *person) try(req *http.Request) (answer, error) {
+	for _, c := range p.fixed {
+		req.AddCookie(c)
+	}
+	resp, err := p.http.Do(req)
+	if err != nil {
+		return answer{}, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
-		p.t.Fatal(err)
+		return answer{}, err
 	}
-	if found := sessionID.FindString(string(b)); found != "" {
+	shown := resp.Header.Clone()
+	shown.Del("Set-Cookie")
+	if secret.Match(b) || secret.MatchString(fmt.Sprint(shown)) {
 		p.t.Errorf("%s %s shows a session ID", req.Method, req.URL.Path)
 	}
-	return answer{resp.StatusCode, resp.Header, string(b)}
+	return answer{resp.StatusCode, resp.Header, string(b)}, nil
 }
 
 func (p *person) request(method, rawURL string, body io.Reader) *http.Request {
@@ -395,6 +442,9 @@ func (p *person) login(base, name string) {
 // cookies are what the jar would send to base: how a socket gets the session.
 func (p *person) cookies(base string) []*http.Cookie {
 	p.t.Helper()
+	if p.fixed != nil {
+		return p.fixed
+	}
 	u, err := url.Parse(base)
 	if err != nil {
 		p.t.Fatal(err)
@@ -435,7 +485,7 @@ func runTandem(t *testing.T, stdin string, args ...string) (int, string) {
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	if found := sessionID.FindString(string(out)); found != "" {
+	if secret.Match(out) {
 		t.Errorf("tandem %v shows a session ID", args)
 	}
 	return cmd.ProcessState.ExitCode(), string(out)

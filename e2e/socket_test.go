@@ -39,7 +39,8 @@ type socket struct {
 	conn   *websocket.Conn
 	frames chan frame
 	closed chan *websocket.CloseError
-	kept   []frame // seen while waiting for another
+	ended  time.Time // when it was closed; read after closed
+	kept   []frame   // seen while waiting for another
 }
 
 // dial opens a socket with the person's cookies. On refusal the response is returned and the socket is nil.
@@ -82,8 +83,12 @@ func (s *socket) read() {
 		if err != nil {
 			closed := &websocket.CloseError{Code: websocket.CloseAbnormalClosure, Text: err.Error()}
 			errors.As(err, &closed)
+			s.ended = time.Now()
 			s.closed <- closed
 			return
+		}
+		if secret.Match(b) {
+			s.t.Errorf("a frame shows a session ID")
 		}
 		f := frame{binary: kind == websocket.BinaryMessage, raw: string(b)}
 		if err := json.Unmarshal(b, &f.fields); err != nil {
@@ -154,9 +159,6 @@ func (s *socket) wantThat(kind string, fits func(frame) bool) frame {
 				c := <-s.closed
 				s.closed <- c
 				s.t.Fatalf("closed with %d %q while waiting for %s", c.Code, c.Text, kind)
-			}
-			if found := sessionID.FindString(f.raw); found != "" {
-				s.t.Errorf("a frame of type %s shows a session ID", f.kind())
 			}
 			if f.kind() == kind && fits(f) {
 				return f

@@ -78,6 +78,7 @@ func main() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /app/login", a.login)
 	mux.HandleFunc("GET /app/visit", a.visit)
+	mux.HandleFunc("GET /app/show", a.show)
 	mux.HandleFunc("POST /app/logout", a.logout)
 	mux.HandleFunc("GET /app/headers", headers)
 
@@ -117,6 +118,22 @@ func (a *app) visit(w http.ResponseWriter, r *http.Request) {
 		s.Values["visits"] = 1
 	}
 	a.answer(w, r, s)
+}
+
+// show reads the session and leaves it as it is.
+func (a *app) show(w http.ResponseWriter, r *http.Request) {
+	s, err := a.store.Get(r, a.cookie)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	shown := map[string]any{}
+	for k, v := range s.Values {
+		if name, ok := k.(string); ok {
+			shown[name] = v
+		}
+	}
+	writeJSON(w, shown)
 }
 
 func (a *app) logout(w http.ResponseWriter, r *http.Request) {
