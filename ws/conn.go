@@ -212,7 +212,7 @@ func (c *conn) finish() {
 	c.hub.unregister(c, who)
 	c.hub.metrics.states[stateClosing].Add(-1)
 	c.hub.metrics.closed(why)
-	c.log.Info("socket closed", "code", int(why.code), "reason", why.reason, "session", who.handle, "user", who.user,
+	c.log.Info("socket closed", "code", int(why.code), "reason", why.reason,
 		"bytes_in", c.bytesIn.Load(), "bytes_out", c.bytesOut.Load())
 }
 

@@ -44,14 +44,8 @@ func (c *conn) join(req request) {
 	frame := joinedFrame(req.ID, c.document, h, present)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing != nil {
-		return
-	}
 	c.setStateLocked(stateJoined)
-	// One reply more than the queue's bound rather than a wait with the gate
-	// half open.
-	c.out.replies = append(c.out.replies, frame)
-	c.wakeLocked()
+	c.answerLocked(frame)
 }
 
 func (c *conn) leave(req request) {

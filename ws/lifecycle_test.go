@@ -1,7 +1,9 @@
 package ws_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"log/slog"
 	"regexp"
 	"strings"
 	"testing"
@@ -349,5 +351,29 @@ func TestReadersAndMetricsShowNoSessionID(t *testing.T) {
 	}
 	if strings.Contains(string(shown), ada.id) {
 		t.Error("the session ID is shown")
+	}
+}
+
+// Machines read the log: a line that says a key twice means different things
+// to different readers.
+func TestLogSaysEachKeyOnce(t *testing.T) {
+	var log bytes.Buffer
+	w := newWorld(t)
+	r := w.replica(func(cfg *ws.Config) { cfg.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
+	c, _ := r.join("d", w.login("7"))
+	c.Cut()
+	eventually(t, "the socket to be gone", func() bool { n, _ := r.hub.Counts(); return n == 0 })
+	if err := r.hub.Close(); err != nil { // nothing logs any more
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), `"session":`) {
+		t.Error("no line names the session")
+	}
+	for line := range strings.Lines(log.String()) {
+		for _, key := range []string{"session", "user", "conn", "document", "reason"} {
+			if n := strings.Count(line, `"`+key+`":`); n > 1 {
+				t.Errorf("%s stands %d times in %s", key, n, line)
+			}
+		}
 	}
 }

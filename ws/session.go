@@ -63,7 +63,7 @@ func (c *conn) authenticate(req request) {
 		return
 	}
 	if c.binding != nil {
-		c.reply(c.authResult(req.ID, c.binding.Snapshot()))
+		c.reply(authResult(req.ID, c.who, c.binding.Snapshot())) // who is written here only
 		return
 	}
 	ctx, cancel := c.call()
@@ -82,16 +82,20 @@ func (c *conn) authenticate(req request) {
 		c.close(closeCount)
 		return
 	}
-	c.mu.Lock()
-	c.who = who
-	c.out.known = c.hub.readable(snapshot)
-	c.auth.Stop()
-	c.setStateLocked(stateAuthenticated)
-	c.wakeLocked()
-	c.mu.Unlock()
 	c.log = c.log.With("session", who.handle, "user", who.user)
 	c.log.Debug("socket authenticated")
-	c.reply(c.authResult(req.ID, snapshot))
+	known := c.hub.readable(snapshot)
+	c.mu.Lock()
+	c.who = who
+	c.out.known = known
+	c.auth.Stop()
+	c.setStateLocked(stateAuthenticated)
+	// In one step with the state, so that nothing unasked comes before.
+	c.answerLocked(encode(authResult(req.ID, who, snapshot)))
+	c.mu.Unlock()
+	if c.binding.Snapshot().UserID() != who.user { // since a moment ago, when SessionChanged did not know who
+		c.close(closeEnded(sessionstore.ReasonLogout))
+	}
 }
 
 // errNoUser: the session is there and nobody is logged in.
@@ -142,14 +146,12 @@ func (c *conn) refuseLogin(re string, err error) {
 	c.close(why)
 }
 
-func (c *conn) authResult(re string, s *sessionstore.Snapshot) authFrame {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func authResult(re string, who identity, s *sessionstore.Snapshot) authFrame {
 	return authFrame{
 		Type: "auth_result", Re: re, OK: true,
-		User:    &userInfo{c.who.user, c.who.name},
-		Session: &sessionInfo{c.who.handle, s.ExpiresAt()},
-		Color:   c.who.color,
+		User:    &userInfo{who.user, who.name},
+		Session: &sessionInfo{who.handle, s.ExpiresAt()},
+		Color:   who.color,
 	}
 }
 

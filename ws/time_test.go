@@ -172,6 +172,27 @@ func TestHeartbeatFindsDeadPeers(t *testing.T) {
 	})
 }
 
+// Somebody else took the session over while it was being bound: nobody heard
+// of that, and the connection must not speak for either.
+func TestSessionTakenOverMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	other, err := w.factory.Load(t.Context(), w.login("8").id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inBubble(t, func(cfg *ws.Config) {
+		bind := cfg.Bind
+		cfg.Bind = func(ctx context.Context, id string, l sessionstore.Listener) (ws.Binding, *sessionstore.Snapshot, error) {
+			_, snapshot, err := bind(ctx, id, l)
+			return bound{other.Snapshot()}, snapshot, err
+		}
+	}, func(b *bubble) {
+		c := b.dial()
+		c.SendText(`{"type":"authenticate"}`)
+		expectClose(t, c, ws.CloseUnauthorized, "logout")
+	})
+}
+
 func TestAuthTimeoutIsExact(t *testing.T) {
 	inBubble(t, nil, func(b *bubble) {
 		c := b.dial()

@@ -60,6 +60,13 @@ func (c *conn) replyRaw(data []byte) {
 	for len(c.out.replies) >= c.hub.cfg.Documents.Replies && c.closing == nil {
 		c.changed.Wait()
 	}
+	c.answerLocked(data)
+}
+
+// answerLocked queues the reply that a change of the connection's state
+// answers with, in one step with it: one more than the bound rather than a
+// wait half-way.
+func (c *conn) answerLocked(data []byte) {
 	if c.closing == nil {
 		c.out.replies = append(c.out.replies, data)
 		c.wakeLocked()
