@@ -82,9 +82,20 @@ func (r *replica) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), r.cfg.Drain.Timeout)
 	defer cancel()
 	var g errgroup.Group
-	g.Go(func() error { return errors.Join(r.hub.Drain(ctx), r.hub.Close()) }) // members are told while the backplane runs
-	g.Go(func() error { r.gateway.Drain(ctx); return nil })
-	if err := errors.Join(g.Wait(), r.gateway.Shutdown(ctx)); err != nil {
+	parted := make(chan struct{})
+	g.Go(func() error {
+		defer close(parted)
+		return errors.Join(r.hub.Drain(ctx), r.hub.Close()) // members are told while the backplane runs
+	})
+	g.Go(func() error {
+		r.gateway.Drain(ctx)
+		select {
+		case <-parted:
+		case <-ctx.Done(): // Shutdown cuts what is left, the hub's sockets too
+		}
+		return r.gateway.Shutdown(ctx)
+	})
+	if err := g.Wait(); err != nil {
 		r.log.Warn("drain was cut short", "err", err)
 		return
 	}
