@@ -188,3 +188,65 @@ func TestPairEndsWhileFull(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A post whose reply was lost, to a counterpart who left meanwhile: it has been
+// posted and was not taken, and the sender is told so.
+func TestPairLostReplyAndCounterpart(t *testing.T) {
+	eachPairWorld(t, func(t *testing.T, w *pairWorld) {
+		plane := &forgetfulPlane{}
+		a := w.replica("a", pairOptions{mode: ws.ModeRelay, wrap: func(p ws.PairPlane) ws.PairPlane { plane.PairPlane = p; return plane }})
+		b := w.replica("b", pairOptions{mode: ws.ModeRelay})
+		you := w.login("2")
+		right, _ := dialRaw(t, b.url(ws.Right, "p"), you) // takes nothing: b is cut off
+		left := a.json(ws.Left, "p", w.login("1"))
+		left.ExpectPaired()
+		b.link.Blackhole(true)
+		plane.after = func() {
+			_ = right.Close()
+			eventually(t, "the counterpart's lease to end and its side to be free", func() bool {
+				free, err := w.redis.HExists(context.Background(), "tandem:pair:{pair:p}", "right").Result()
+				return err == nil && !free
+			})
+		}
+		left.SendMessage("lost", "lost")
+		e := left.ExpectError("UNAVAILABLE")
+		left.Expect("counterpart_left")
+		b.link.Blackhole(false)
+		again := a.json(ws.Right, "p", you)
+		left.ExpectPaired()
+		left.SendMessage("", "next")
+		if m := again.ExpectMessage(); m.Data != "next" {
+			t.Errorf("got %v after %+v", m.Data, e)
+		}
+	})
+}
+
+// forgetfulPlane loses the reply to the first post, and runs after before the
+// caller learns of it.
+type forgetfulPlane struct {
+	ws.PairPlane
+	after func()
+	once  sync.Once
+}
+
+func (p *forgetfulPlane) Claim(ctx context.Context, seat ws.PairSeat, l ws.PairListener) (ws.PairClaim, error) {
+	c, err := p.PairPlane.Claim(ctx, seat, l)
+	if err != nil || seat.Side != ws.Left {
+		return c, err
+	}
+	return &forgetfulClaim{c, p}, nil
+}
+
+type forgetfulClaim struct {
+	ws.PairClaim
+	plane *forgetfulPlane
+}
+
+func (c *forgetfulClaim) Post(ctx context.Context, p ws.PairPost) (r ws.PairReceipt, ok bool, err error) {
+	r, ok, err = c.PairClaim.Post(ctx, p)
+	c.plane.once.Do(func() {
+		c.plane.after()
+		r, ok, err = ws.PairReceipt{}, false, ws.ErrUnavailable
+	})
+	return r, ok, err
+}

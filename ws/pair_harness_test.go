@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/http/httptest"
@@ -85,6 +86,8 @@ type pairOptions struct {
 	mode   ws.PairMode
 	public bool // no login required
 	change func(*ws.Config)
+	wrap   func(ws.PairPlane) ws.PairPlane
+	tick   time.Duration // 0: pairTick
 }
 
 func (w *pairWorld) replica(name string, o pairOptions) *pairReplica {
@@ -95,7 +98,7 @@ func (w *pairWorld) replica(name string, o pairOptions) *pairReplica {
 		DialTimeout: 300 * time.Millisecond, ReadTimeout: 500 * time.Millisecond, WriteTimeout: 500 * time.Millisecond,
 	})
 	w.t.Cleanup(func() { _ = client.Close() })
-	backplane, err := wsredis.New(wsredis.Config{Client: client, Replica: name, Tick: pairTick})
+	backplane, err := wsredis.New(wsredis.Config{Client: client, Replica: name, Tick: cmp.Or(o.tick, pairTick)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -123,7 +126,11 @@ func (w *pairWorld) replica(name string, o pairOptions) *pairReplica {
 	if r.hub, err = ws.NewHub(cfg); err != nil {
 		w.t.Fatal(err)
 	}
-	handler, err := r.hub.Pairs(ws.PairsConfig{Plane: r.plane, Mode: o.mode, LoginRequired: !o.public})
+	plane := ws.PairPlane(r.plane)
+	if o.wrap != nil {
+		plane = o.wrap(plane)
+	}
+	handler, err := r.hub.Pairs(ws.PairsConfig{Plane: plane, Mode: o.mode, LoginRequired: !o.public})
 	if err != nil {
 		w.t.Fatal(err)
 	}

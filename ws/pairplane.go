@@ -125,7 +125,7 @@ type PairPost struct {
 // PairReceipt is the answer to a post.
 type PairReceipt struct {
 	First     uint64 // index of the first message
-	Delivered uint64 // as in PairState. PairWindow behind: PairChanged tells when there is room
+	Delivered uint64 // batches that the counterpart has taken, 0 when it has left. PairWindow behind: PairChanged tells when there is room
 }
 
 // PairPlane is all that a replica's pairs need from the store they share: who

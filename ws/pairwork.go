@@ -223,9 +223,7 @@ func (c *pairConn) post() {
 		c.wakeWriterLocked()
 	} else {
 		l.underway = append(l.underway, batchOf(p.Number, c.early[:p.Count]))
-		if p.To == l.counterpart { // else adopt sorts them
-			l.underway = slices.DeleteFunc(l.underway, func(b pairBatch) bool { return b.number <= l.delivered })
-		}
+		l.underway = slices.DeleteFunc(l.underway, func(b pairBatch) bool { return b.number <= l.delivered })
 	}
 	c.dropEarlyLocked(p.Count)
 }

@@ -10,11 +10,17 @@
 --         One that looks after its claim must not, or the two would take
 --         turns for ever.
 -- returns {1, …} with the state, or {0, holder, its incarnation}
-local holder = redis.call('HMGET', pair, side, side .. ':replica', side .. ':session')
-if holder[1] ~= conn then
-  if holder[1] then
-    local own = ARGV[9] == '1' and ARGV[4] ~= '' and holder[3] == ARGV[4]
-    if not own and holder[1] ~= ARGV[8] then return {0, holder[1], holder[2]} end
+local function look()
+  return redis.call('HMGET', pair, 'unique', 'mode', across, across .. ':replica', across .. ':arrival',
+    side .. ':posted', across .. ':taken', across .. ':posted', side .. ':taken', side .. ':lost', side .. ':lost_to',
+    side, side .. ':replica', side .. ':session')
+end
+local state = look()
+local holder, replica, session = state[12], state[13], state[14]
+if holder ~= conn then
+  if holder then
+    local own = ARGV[9] == '1' and ARGV[4] ~= '' and session == ARGV[4]
+    if not own and holder ~= ARGV[8] then return {0, holder, replica} end
     tell(side)
     depart()
   end
@@ -23,11 +29,9 @@ if holder[1] ~= conn then
   local arrival = redis.call('HINCRBY', pair, 'arrivals', 1)
   redis.call('HSET', pair, side, conn, side .. ':replica', ARGV[3], side .. ':session', ARGV[4], side .. ':arrival', whole(arrival))
   tell(across)
+  state = look()
 end
 -- EXPIRE goes to copies and to the append-only file, TTL does not.
 if redis.call('TTL', pair) < ARGV[5] / 2 then redis.call('EXPIRE', pair, ARGV[5]) end
-
-local state = redis.call('HMGET', pair, 'unique', 'mode', across, across .. ':replica', across .. ':arrival',
-  side .. ':posted', across .. ':taken', across .. ':posted', side .. ':taken', side .. ':lost', side .. ':lost_to')
-for i = 3, 11 do state[i] = state[i] or '' end
-return {1, unpack(state)}
+for i = 1, 11 do state[i] = state[i] or '' end
+return {1, unpack(state, 1, 11)}
