@@ -116,6 +116,10 @@ func hubConfig(cfg *config.Config) ws.Config {
 	}
 }
 
+func pairsConfig(cfg *config.Config, plane ws.PairPlane) ws.PairsConfig {
+	return ws.PairsConfig{Plane: plane, Mode: ws.PairMode(cfg.Pairs.Mode), LoginRequired: cfg.Pairs.Login == "required"}
+}
+
 // routesTo returns the path prefixes under which a part of Tandem is served,
 // each once.
 func routesTo(cfg *config.Config, use string) []string {

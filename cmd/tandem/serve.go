@@ -49,6 +49,7 @@ type replica struct {
 	sealKeys  *sessionstore.KeyRing // nil: session values are plain
 	watcher   *sessionstore.Watcher
 	backplane *wsredis.Backplane
+	pairs     *wsredis.Pairs
 	hub       *ws.Hub
 	gateway   *gateway.Gateway
 	lifecycle
@@ -109,6 +110,13 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 	if r.hub, err = ws.NewHub(sockets); err != nil {
 		return nil, err
 	}
+	if r.pairs, err = wsredis.NewPairs(wsredis.PairsConfig{Backplane: r.backplane, Metrics: metrics}); err != nil {
+		return nil, err
+	}
+	pairs, err := r.hub.Pairs(pairsConfig(cfg, r.pairs))
+	if err != nil {
+		return nil, err
+	}
 
 	users, err := accounts.New(r.redis.Client(), accounts.Config{})
 	if err != nil {
@@ -124,7 +132,7 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 
 	r.gateway, err = gateway.New(gateway.Config{
 		Listeners: gatewayListeners(cfg),
-		Handlers:  map[string]http.Handler{"documents": r.hub.Documents(), "pairs": pairsAbsent(), "webapp": pages},
+		Handlers:  map[string]http.Handler{"documents": r.hub.Documents(), "pairs": pairs, "webapp": pages},
 		Store:     store, Available: r.redis.Up, Cookie: cfg.Session.Cookie,
 		Admin: gateway.AdminConfig{
 			Address: cfg.Admin.Address, Token: token, Gatherer: metrics,
@@ -149,6 +157,7 @@ func (r *replica) checks() []gateway.Check {
 		}},
 		{Name: "session_news", Probe: r.watcher.Healthy},
 		{Name: "document_news", Probe: r.backplane.Healthy},
+		{Name: "pair_news", Probe: r.pairs.Healthy},
 		{Name: "sockets", Probe: func() error {
 			if !r.informed.Load() {
 				return errors.New("sockets are refused until Redis answers and the subscriptions deliver")

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"net/http"
 	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/seed-6230208e/tandem/internal/problem"
 )
 
 // buildInfo is a gauge that is always 1 and tells what runs.
@@ -17,13 +14,4 @@ func buildInfo() prometheus.Collector {
 	v, c := buildVersion()
 	g.WithLabelValues(v, c, runtime.Version()).Set(1)
 	return g
-}
-
-// pairsAbsent answers routes to pairs, which this version does not serve yet.
-func pairsAbsent() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		problem.Respond(w, r, problem.Problem{
-			Status: http.StatusNotImplemented, Code: "pairs_absent", Detail: "This version of Tandem does not serve pairs.",
-		})
-	})
 }

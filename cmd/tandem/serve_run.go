@@ -58,6 +58,7 @@ func (r *replica) run(ctx context.Context, reload <-chan os.Signal) error {
 	}
 	g.Go(func() error { return ended(r.watcher.Run(work)) })
 	g.Go(func() error { return ended(r.backplane.Run(work)) })
+	g.Go(func() error { return ended(r.pairs.Run(work)) })
 	g.Go(func() error { return ended(r.gateway.Serve(work)) })
 	g.Go(func() error { r.followRedis(work); return nil })
 	g.Go(func() error { r.followReloads(work, reload); return nil })
@@ -111,6 +112,7 @@ func (r *replica) followRedis(ctx context.Context) {
 		if up {
 			r.watcher.Reverify()
 			r.backplane.Resync()
+			r.pairs.Resync()
 		}
 		select {
 		case changed <- struct{}{}:
@@ -121,7 +123,7 @@ func (r *replica) followRedis(ctx context.Context) {
 	ticker := time.NewTicker(availabilityEvery)
 	defer ticker.Stop()
 	for {
-		available := r.redis.Up() && r.watcher.Healthy() == nil && r.backplane.Healthy() == nil
+		available := r.redis.Up() && r.watcher.Healthy() == nil && r.backplane.Healthy() == nil && r.pairs.Healthy() == nil
 		r.hub.SetAvailable(available)
 		r.informed.Store(available)
 		select {
