@@ -32,8 +32,8 @@ type Config struct {
 	// unique: each Backplane adds a random incarnation.
 	Replica string
 
-	// KeepOperations is the length to which a log is trimmed, roughly: Redis
-	// trims by blocks of up to 100 entries. 0 means 10,000.
+	// KeepOperations is the length to which a log is trimmed; from 1,000 on
+	// roughly: Redis trims by blocks of up to 100 entries. 0 means 10,000.
 	KeepOperations int
 
 	// Tick is the interval of lease renewals, delivery probes and checks of

@@ -112,6 +112,29 @@ func TestLostStream(t *testing.T) {
 	})
 }
 
+// A small log is as long as it should be, not longer by what Redis trims at
+// once: who is further behind is told so.
+func TestFewAreKeptExactly(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
+		b, err := wsredis.New(wsredis.Config{Client: s.Client(t), Replica: "a", KeepOperations: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var last ws.Ack
+		for i := range 25 {
+			if last, err = b.Append(t.Context(), doc, ws.Operation{ID: fmt.Sprint(i), UserID: "7"}, ws.Position{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for since, want := range map[uint64]bool{14: false, 15: true} {
+			h, err := b.History(t.Context(), doc, &ws.Position{Epoch: last.Epoch, Seq: since}, 1<<20)
+			if err != nil || h.Recovered != want || len(h.Entries) != 10 {
+				t.Errorf("since %d: recovered %v with %d entries, %v", since, h.Recovered, len(h.Entries), err)
+			}
+		}
+	})
+}
+
 // The hash was lost alone: the stream says where the log ends.
 func TestLostHash(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, s *redistest.Server) {

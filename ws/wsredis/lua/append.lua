@@ -24,7 +24,10 @@ end
 
 seq = seq + 1
 local number = string.format('%.0f', seq)
-redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], number .. '-0', 'f', ARGV[8])
+-- Trimming to the very number takes Redis twice as long as by whole blocks of
+-- up to 100 entries, which where few are kept would be too coarse.
+local trim = tonumber(ARGV[4]) < 1000 and '=' or '~'
+redis.call('XADD', log, 'MAXLEN', trim, ARGV[4], number .. '-0', 'f', ARGV[8])
 redis.call('HSET', doc, 'seq', number)
 keep(seq, not logged)
 
