@@ -127,13 +127,23 @@ func (c *conn) start() {
 
 	cfg := &c.hub.cfg
 	c.mu.Lock()
-	c.auth = time.AfterFunc(cfg.Documents.AuthTimeout, func() { c.close(closeAuthTimeout) })
+	c.auth = time.AfterFunc(cfg.Documents.AuthTimeout, c.authTimedOut)
 	c.beat = time.AfterFunc(cfg.Heartbeat, c.ping)
 	c.mu.Unlock()
 	c.reply(helloFrame{
 		Type: "hello", ConnectionID: c.id, Replica: cfg.Replica,
 		HeartbeatMS: cfg.Heartbeat.Milliseconds(), MaxMessageBytes: cfg.Documents.MaxMessage,
 	})
+}
+
+// authTimedOut closes a connection that has not authenticated. While Redis is
+// away that is not the client's fault: it is told to come back.
+func (c *conn) authTimedOut() {
+	why := closeAuthTimeout
+	if !c.hub.available.Load() {
+		why = closeUnverified
+	}
+	c.close(why)
 }
 
 // ping has the writer send a ping, and itself called again.

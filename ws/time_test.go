@@ -204,6 +204,17 @@ func TestAuthTimeoutIsExact(t *testing.T) {
 	})
 }
 
+// Nobody could authenticate while Redis was away: they shall come back, which
+// the code of a timeout forbids.
+func TestAuthTimeoutWithoutRedis(t *testing.T) {
+	inBubble(t, nil, func(b *bubble) {
+		c := b.dial()
+		b.hub.SetAvailable(false)
+		time.Sleep(10*time.Second + time.Millisecond)
+		expectClose(t, c, ws.CloseRedisAwayLong, "session not verified")
+	})
+}
+
 // A receiver that stops reading loses the oldest operations, learns how many,
 // and catches up; the others do not notice.
 func TestSlowReceiver(t *testing.T) {
