@@ -225,6 +225,32 @@ test("a gap is repaired by one sync at a time", async () => {
   assert.equal(syncs().length, 2, "one more for the gap that was seen meanwhile");
 });
 
+test("presence that was lost is read again in place", async () => {
+  const { c } = open();
+  const ws = await join({ presence: [{ connection_id: "x" }, { connection_id: "gone" }] });
+  ws.reply({ type: "lagged", channel: "presence", dropped: 3, epoch: "e", seq: 0 });
+  assert.deepEqual(ws.types().slice(-1), ["sync_request"], "and nobody is told that we left");
+  const history = { epoch: "e", from: 1, to: 0, recovered: true, snapshot: null, operations: [], more: false };
+  ws.reply({ type: "sync_response", re: "~sync", ...history, presence: [{ connection_id: "x" }, { connection_id: "y" }] });
+  assert.deepEqual([...c.members.keys()], ["x", "y"]);
+  ws.reply({ type: "sync_response", re: "~sync", ...history });
+  assert.equal(c.members.size, 2);
+});
+
+test("authenticates again when that could not be answered", async () => {
+  const { c } = open();
+  await settle();
+  const ws = FakeSocket.last;
+  ws.onopen();
+  await settle();
+  ws.reply({ type: "hello", connection_id: "c", heartbeat_ms: 10_000 });
+  ws.reply({ type: "error", re: ws.sent[0].id, code: "UNAVAILABLE", retry_after_ms: 1000 });
+  mock.timers.tick(1000);
+  await settle();
+  assert.deepEqual(ws.types(), ["authenticate", "authenticate"]);
+  assert.equal(c.status.state, "connecting");
+});
+
 test("presence is merged and starts over with the connection", async () => {
   const { c } = open();
   c.setPresence({ line: 1 });

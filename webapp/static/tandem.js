@@ -21,6 +21,7 @@ const LATER = new Set(["RATE_LIMITED", "UNAVAILABLE", "NOT_JOINED", "AUTH_REQUIR
 const REQUESTS = 32;
 
 /** IDs of our own frames start with a tilde. */
+const AUTH = "~auth";
 const JOIN = "~join";
 const SYNC = "~sync";
 
@@ -174,7 +175,7 @@ export class Connection {
   async #authenticate(ws) {
     try {
       const ticket = await this.options.ticket?.();
-      if (this.#ws === ws) this.#send({ type: "authenticate", ticket });
+      if (this.#ws === ws) this.#send({ type: "authenticate", id: AUTH, ticket });
     } catch {
       if (this.#ws !== ws) return;
       this.#drop(1000);
@@ -212,9 +213,8 @@ export class Connection {
     joined_document: (/** @type {any} */ f) => {
       this.#joined = true;
       this.sequence.history(f);
-      this.members = new Map(f.presence.map((/** @type {Member} */ m) => [m.connection_id, m]));
+      this.#present(f.presence);
       this.#set({ state: "joined" });
-      this.options.onPresence?.(this.members, this);
       this.#sendPresence();
       this.#flush();
     },
@@ -227,6 +227,7 @@ export class Connection {
       const again = this.#syncAgain;
       this.#syncing = this.#syncAgain = false;
       this.sequence.history(f);
+      if (f.presence) this.#present(f.presence);
       if (again && !this.#syncing) this.#sync();
     },
     presence: (/** @type {any} */ f) => {
@@ -236,11 +237,7 @@ export class Connection {
       for (const m of f.left ?? []) this.members.delete(m.connection_id);
       this.options.onPresence?.(this.members, this);
     },
-    lagged: (/** @type {any} */ f) => {
-      // Who is present is told in full by a join only.
-      if (f.channel === "presence") this.#send({ type: "leave_document" });
-      else this.#sync();
-    },
+    lagged: () => this.#sync(), // the answer holds everybody again, if it was presence
     ack: (/** @type {any} */ f) => {
       this.#operations.get(f.re)?.resolve({ epoch: f.epoch, seq: f.seq, duplicate: !!f.duplicate });
       this.#operations.delete(f.re);
@@ -268,6 +265,12 @@ export class Connection {
     },
     error: (/** @type {any} */ f) => this.#refused(f),
   };
+
+  /** @param {Member[]} everybody */
+  #present(everybody) {
+    this.members = new Map(everybody.map((m) => [m.connection_id, m]));
+    this.options.onPresence?.(this.members, this);
+  }
 
   #join() {
     this.#send({ type: "join_document", id: JOIN, since: this.sequence.position() });
@@ -325,6 +328,8 @@ export class Connection {
     const later = LATER.has(f.code);
     const wait = f.retry_after_ms ?? 1000;
     if (f.re === SYNC) this.#syncing = false;
+    const ws = this.#ws;
+    if (later && ws && f.re === AUTH) return this.#later(AUTH, wait, () => this.#authenticate(ws));
     if (later && f.re === SYNC) return this.#later(SYNC, wait, () => this.#sync());
     if (later && f.re === JOIN) return this.#later(JOIN, wait, () => this.#join());
     if (later && (op || !f.re)) {
