@@ -20,7 +20,8 @@ func serveCommand(a *app) *cobra.Command {
 Without a configuration file it uses an embedded Redis, serves the web app on
 127.0.0.1:8080 and lets the first user register.
 
-SIGTERM and SIGINT drain, a second one ends at once. SIGHUP reloads the routes.`,
+SIGTERM and SIGINT drain, a second one ends at once. SIGHUP reloads the routes
+and the keys for session values.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(c *cobra.Command, _ []string) error {
 			cfg, err := a.load()

@@ -135,8 +135,8 @@ func (r *replica) followRedis(ctx context.Context) {
 	}
 }
 
-// followReloads puts the routes of a changed configuration in force. A file
-// with faults changes nothing.
+// followReloads puts the routes and the keys for session values of a changed
+// configuration in force. A file with faults changes nothing.
 func (r *replica) followReloads(ctx context.Context, reload <-chan os.Signal) {
 	for {
 		select {
@@ -145,7 +145,7 @@ func (r *replica) followReloads(ctx context.Context, reload <-chan os.Signal) {
 		case <-reload:
 		}
 		if err := r.reload(); err != nil {
-			r.log.Error("reload refused, the old routes stay", "err", err)
+			r.log.Error("reload refused, what was in force stays", "err", err)
 			continue
 		}
 		r.log.Info("routes reloaded")
@@ -160,5 +160,15 @@ func (r *replica) reload() error {
 	if err := validate(cfg); err != nil {
 		return err
 	}
-	return r.gateway.Reload(gatewayListeners(cfg))
+	keys, err := sealKeys(cfg)
+	if err != nil {
+		return err
+	}
+	if (keys == nil) != (r.sealKeys == nil) {
+		return errors.New("session.seal_keys_file: turning it on or off takes a restart")
+	}
+	if err := r.gateway.Reload(gatewayListeners(cfg)); err != nil || keys == nil {
+		return err
+	}
+	return r.sealKeys.Replace(keys...)
 }
