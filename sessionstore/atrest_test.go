@@ -321,12 +321,7 @@ func keysOf(letters string) (keys [][]byte) {
 func TestWatcherAtRest(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, srv *redistest.Server) {
 		f := factory(t, srv.Client(t), guarded(t, sessionstore.Config{}))
-		w, err := sessionstore.NewWatcher(f, sessionstore.WatchConfig{VerifyEvery: 50 * time.Millisecond})
-		must(t, err)
-		ctx, stop := context.WithCancel(t.Context())
-		stopped := make(chan error, 1)
-		go func() { stopped <- w.Run(ctx) }()
-		defer func() { stop(); must(t, <-stopped) }()
+		w := watching(t, f)
 
 		s := created(t, f, "user.id", "7")
 		l := told{make(chan sessionstore.Reason, 1)}

@@ -1,10 +1,13 @@
 package sessionstore_test
 
 import (
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/seed-6230208e/tandem/internal/redistest"
@@ -78,4 +81,30 @@ func BenchmarkUpdate(b *testing.B) {
 			app.save(app.load(s.ID()))
 		}
 	})
+}
+
+// BenchmarkManyWriters has many writers increment one attribute of one
+// session. Beside the time of one increment it states how often they met.
+func BenchmarkManyWriters(b *testing.B) {
+	rdb := redistest.Start(b).Client(b)
+	for _, writers := range []int{4, 16, 64} {
+		b.Run(strconv.Itoa(writers), func(b *testing.B) {
+			registry := prometheus.NewRegistry()
+			f := factory(b, rdb, sessionstore.Config{Metrics: registry})
+			id := typical(b, f).ID()
+			b.SetParallelism(max(writers/runtime.GOMAXPROCS(0), 1))
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					must(b, errOf(f.Update(b.Context(), id, increment)))
+				}
+			})
+			families, err := registry.Gather()
+			must(b, err)
+			for _, family := range families {
+				if family.GetName() == "tandem_sessions_conflicts_total" {
+					b.ReportMetric(family.GetMetric()[0].GetCounter().GetValue()/float64(b.N), "conflicts/op")
+				}
+			}
+		})
+	}
 }

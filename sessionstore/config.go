@@ -69,6 +69,11 @@ type Config struct {
 	// Nil: values are plain.
 	Seal *KeyRing
 
+	// MaxPerUser is how many sessions a user may have. A login that makes
+	// more ends the oldest others (revoked). Zero or negative: no limit.
+	// Logins of other applications are not held to it.
+	MaxPerUser int
+
 	// MaxBytes is the largest serialized session that is written. Zero: 64
 	// KiB; negative: no limit. A session that another application made
 	// larger can be read and made smaller.

@@ -61,11 +61,25 @@ func (st *Store) IDFromRequest(r *http.Request) (id string, ok bool) {
 	return idFromCookies(r, st.cookie)
 }
 
-// SetCookie gives the client s's current ID. Call it before the response's
-// header is written, after a typed session was created, was rotated, or says
-// that it is Renewed; [Store.Save] does so by itself.
+// SetCookie gives the client s's current ID, for as long as s is to be
+// remembered. Call it before the response's header is written, after a typed
+// session was created, was rotated, or says that it is Renewed; [Store.Save]
+// does so by itself. It does nothing when s does not know its ID.
 func (st *Store) SetCookie(w http.ResponseWriter, r *http.Request, s *Session) {
-	st.setCookie(w, r, s.ID(), st.cookie, st.options)
+	if s.ID() == "" {
+		return
+	}
+	options := st.options
+	options.MaxAge = st.ageOf(s)
+	st.setCookie(w, r, s.ID(), st.cookie, options)
+}
+
+// ageOf is the MaxAge of the cookie that carries s's ID.
+func (st *Store) ageOf(s *Session) int {
+	if age := s.cookieAge(time.Now()); age > 0 {
+		return age
+	}
+	return st.options.MaxAge
 }
 
 // ClearCookie makes the client forget the session cookie. It does not end

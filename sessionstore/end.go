@@ -144,25 +144,28 @@ func (f *Factory) ended(ctx context.Context, at ref, r reply, reason Reason) {
 	f.forget(ctx, handle, s.UserID())
 }
 
-// forget removes a session from the index: best effort.
-func (f *Factory) forget(ctx context.Context, handle, userID string) {
+// forget removes a session from the index: best effort. It returns the user
+// that was recorded, and whether this call removed a record.
+func (f *Factory) forget(ctx context.Context, handle, userID string) (user string, removed bool) {
 	if handle == "" {
-		return
+		return "", false
 	}
 	f.indexed.forget(handle)
 	var recorded *redis.StringCmd
+	var deleted *redis.IntCmd
 	_, err := f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		recorded = p.HGet(ctx, handleKey(handle), "user")
-		p.Del(ctx, handleKey(handle))
+		deleted = p.Del(ctx, handleKey(handle))
 		if userID != "" {
 			p.ZRem(ctx, userKey(userID), handle)
 		}
 		return nil
 	})
-	if user := recorded.Val(); user != "" && user != userID {
+	if user = recorded.Val(); user != "" && user != userID {
 		err = f.rdb.ZRem(ctx, userKey(user), handle).Err()
 	}
 	if err != nil && !isNil(err) {
 		f.log.WarnContext(ctx, "session not removed from the index", "session", handle, "err", err)
 	}
+	return user, deleted.Val() > 0
 }

@@ -22,6 +22,7 @@ type Factory struct {
 	metrics *factoryMetrics
 
 	indexed indexed
+	unknown ration // of log lines about unknown IDs
 }
 
 // New returns a factory; it does not need Redis to be there. The client
@@ -53,7 +54,7 @@ func (f *Factory) Load(ctx context.Context, id string) (*Session, error) {
 	s, err := f.load(ctx, id, presented)
 	f.metrics.loaded(err)
 	if errors.Is(err, ErrNotFound) {
-		f.log.InfoContext(ctx, "unknown session ID presented", "well_formed", ValidID(id))
+		f.reportUnknown(ctx, id)
 	}
 	return s, err
 }

@@ -2,6 +2,8 @@ package sessionstore
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,13 +39,34 @@ type record struct {
 // index is what lists and revokes; the session lives without it, and the
 // next touch writes it again.
 func (f *Factory) index(ctx context.Context, s *Session) {
+	if err := f.writeIndex(ctx, []record{recordOf(ctx, s)}); err != nil {
+		f.log.WarnContext(ctx, "session not indexed", "session", s.handle, "err", err)
+	}
+}
+
+// indexAfter is index of a session that has just got its ID. After a login
+// it keeps the user to Config.MaxPerUser.
+func (f *Factory) indexAfter(ctx context.Context, s *Session, login *Login) {
+	if login == nil || f.cfg.MaxPerUser <= 0 {
+		f.index(ctx, s)
+		return
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	others, err := f.enter(ctx, recordOf(ctx, s))
+	if err == nil {
+		err = f.endExcess(ctx, s, others)
+	}
+	if err != nil {
+		f.log.WarnContext(ctx, "sessions of the user not limited", "session", s.handle, "user", s.UserID(), "err", err)
+	}
+}
+
+func recordOf(ctx context.Context, s *Session) record {
 	meta, _ := ctx.Value(metaKey{}).(Meta)
-	err := f.writeIndex(ctx, []record{{
+	return record{
 		ref: s.ref, handle: s.handle, userID: s.UserID(), userName: s.UserName(),
 		created: s.created, seen: time.Now(), meta: meta,
-	}})
-	if err != nil {
-		f.log.WarnContext(ctx, "session not indexed", "session", s.handle, "err", err)
 	}
 }
 
@@ -58,23 +81,13 @@ func (f *Factory) writeIndex(ctx context.Context, records []record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	calls := make([]call, len(records))
-	for i, r := range records {
-		calls[i] = call{
-			keys: []string{handleKey(r.handle)},
-			args: []any{
-				ms(f.cfg.AbsoluteTimeout), string(r.ref), r.userID, r.userName,
-				r.created.UnixMilli(), r.seen.UnixMilli(), r.meta.UserAgent, r.meta.Address,
-			},
-		}
-	}
-	before, err := f.runAll(ctx, recordScript, calls)
+	before, err := f.writeRecords(ctx, records)
 	if err != nil {
 		return err
 	}
 	pipe := f.rdb.Pipeline()
 	for i, r := range records {
-		if was, _ := before[i].Text(); was != "" && was != r.userID {
+		if was := before[i]; was != "" && was != r.userID {
 			pipe.ZRem(ctx, userKey(was), r.handle)
 		}
 		if r.userID != "" {
@@ -90,6 +103,69 @@ func (f *Factory) writeIndex(ctx context.Context, records []record) error {
 		f.indexed.add(r.handle, r.userID)
 	}
 	return nil
+}
+
+// writeRecords writes what is kept under the handles. It returns which users
+// were there before.
+func (f *Factory) writeRecords(ctx context.Context, records []record) ([]string, error) {
+	calls := make([]call, len(records))
+	for i, r := range records {
+		calls[i] = call{
+			keys: []string{handleKey(r.handle)},
+			args: []any{
+				ms(f.cfg.AbsoluteTimeout), string(r.ref), r.userID, r.userName,
+				r.created.UnixMilli(), r.seen.UnixMilli(), r.meta.UserAgent, r.meta.Address,
+			},
+		}
+	}
+	cmds, err := f.runAll(ctx, recordScript, calls)
+	if err != nil {
+		return nil, err
+	}
+	users := make([]string, len(records))
+	for i, cmd := range cmds {
+		users[i], _ = cmd.Text()
+	}
+	return users, nil
+}
+
+// enter is writeIndex for a login. It returns the handles that the user has
+// next to this one, those that expire first first. Of several logins at a
+// time each sees the ones that came before it, and the last one sees all.
+func (f *Factory) enter(ctx context.Context, r record) ([]string, error) {
+	if _, err := f.writeRecords(ctx, []record{r}); err != nil { // nobody finds an entry without its record
+		return nil, err
+	}
+	var handles *redis.StringSliceCmd
+	_, err := f.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		f.addToUser(ctx, p, r)
+		handles = p.ZRange(ctx, userKey(r.userID), 0, -1)
+		return nil
+	})
+	if err != nil {
+		return nil, storeError(err)
+	}
+	f.indexed.add(r.handle, r.userID)
+	return slices.DeleteFunc(handles.Val(), func(handle string) bool { return handle == r.handle }), nil
+}
+
+// endExcess ends the oldest of the user's other sessions until there are no
+// more than Config.MaxPerUser with the newest.
+func (f *Factory) endExcess(ctx context.Context, newest *Session, others []string) error {
+	alive, dead, err := f.describe(ctx, others)
+	if err != nil {
+		return err
+	}
+	f.loseAll(ctx, dead, newest.UserID())
+	excess := len(alive) + 1 - f.cfg.MaxPerUser
+	var errs []error
+	for _, i := range alive[:max(excess, 0)] {
+		err := f.EndHandle(ctx, i.Handle, ReasonRevoked)
+		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrEnded) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // addToUser enters a session under its user, and drops the entries whose

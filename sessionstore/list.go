@@ -52,9 +52,7 @@ func (f *Factory) List(ctx context.Context, userID string) ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, handle := range dead {
-		f.forget(ctx, handle, userID)
-	}
+	f.loseAll(ctx, dead, userID)
 	infos = slices.DeleteFunc(infos, func(i Info) bool { return i.UserID != userID })
 	slices.SortFunc(infos, func(a, b Info) int {
 		return cmp.Or(b.LastSeen.Compare(a.LastSeen), cmp.Compare(a.Handle, b.Handle))
@@ -146,8 +144,8 @@ func (f *Factory) refOf(ctx context.Context, handle string) (ref, error) {
 }
 
 // describe reads the records of many handles, and finds which have a living
-// session.
-func (f *Factory) describe(ctx context.Context, handles []string) (alive []Info, dead []string, err error) {
+// session; both in the order of handles.
+func (f *Factory) describe(ctx context.Context, handles []string) (alive, dead []Info, err error) {
 	records := make([]*redis.MapStringStringCmd, len(handles))
 	if len(handles) == 0 {
 		return nil, nil, nil
@@ -170,10 +168,11 @@ func (f *Factory) describe(ctx context.Context, handles []string) (alive []Info,
 		return nil, nil, err
 	}
 	for i, handle := range handles {
+		info := f.infoOf(handle, records[i].Val())
 		if living[i] {
-			alive = append(alive, f.infoOf(handle, records[i].Val()))
+			alive = append(alive, info)
 		} else {
-			dead = append(dead, handle)
+			dead = append(dead, info)
 		}
 	}
 	return alive, dead, nil
@@ -221,6 +220,9 @@ func (f *Factory) living(ctx context.Context, refs []ref) ([]bool, error) {
 }
 
 func (f *Factory) infoOf(handle string, fields map[string]string) Info {
+	if len(fields) == 0 {
+		return Info{Handle: handle}
+	}
 	at := func(name string) time.Time {
 		ms, _ := strconv.ParseInt(fields[name], 10, 64) // written by record.lua only
 		return time.UnixMilli(ms)

@@ -10,6 +10,10 @@ import (
 type Login struct {
 	UserID   string // not empty
 	UserName string
+
+	// Remember lets the client's cookie outlive the browser; see
+	// [Session.Remember]. False also forgets an earlier choice.
+	Remember bool
 }
 
 // errOtherUser: the session belongs to another user.
@@ -21,7 +25,8 @@ var errOtherUser = errors.New("sessionstore: session of another user")
 //
 // An anonymous session keeps its handle and values, and so does one of the
 // same user. One of another user is ended (logout), and the user gets a new
-// one; so does a user whose session has ended meanwhile.
+// one; so does a user whose session has ended meanwhile. Where the user then
+// has more than Config.MaxPerUser, the oldest others are ended (revoked).
 func (f *Factory) Login(ctx context.Context, current *Session, l Login) (*Session, error) {
 	if l.UserID == "" {
 		return nil, errors.New("sessionstore: login without a user ID")
@@ -42,7 +47,8 @@ func (f *Factory) Login(ctx context.Context, current *Session, l Login) (*Sessio
 	if err != nil {
 		return nil, err
 	}
-	f.log.InfoContext(ctx, "login", "session", current.handle, "user", l.UserID)
+	meta, _ := ctx.Value(metaKey{}).(Meta)
+	f.log.InfoContext(ctx, "login", "session", current.handle, "user", l.UserID, "client", meta.Address)
 	return current, nil
 }
 
@@ -79,5 +85,5 @@ func (s *Session) applyLogin(login *Login) error {
 		}
 	}
 	s.created = now
-	return nil
+	return s.Remember(login.Remember)
 }

@@ -31,7 +31,7 @@ func newFactoryMetrics(r prometheus.Registerer) (*factoryMetrics, error) {
 		touches:   counter("touches_total", "Renewals of an idle timeout."),
 		buried:    counter("buried_total", "Values of ended sessions that a late writer had brought back."),
 	}
-	for _, reason := range []Reason{ReasonLogout, ReasonRevoked, ReasonExpired} {
+	for _, reason := range []Reason{ReasonLogout, ReasonRevoked, ReasonExpired, ReasonGone} {
 		m.ended.WithLabelValues(string(reason))
 	}
 	if r == nil {

@@ -28,12 +28,12 @@ func (s *Session) Rotate(ctx context.Context, login *Login) error {
 // decided: whoever ends the session before finds the old ID and prevents the
 // rotation, whoever ends it after finds the heir.
 func (s *Session) rotate(ctx context.Context, login *Login) error {
-	for range maxHops {
+	for conflicts := range maxHops {
 		if err := s.applyLogin(login); err != nil {
 			return err
 		}
 		if s.IsNew() {
-			return s.create(ctx)
+			return s.create(ctx, login)
 		}
 		heir, r, err := s.tryRotate(ctx, login)
 		if err != nil {
@@ -54,8 +54,8 @@ func (s *Session) rotate(ctx context.Context, login *Login) error {
 		if err != nil {
 			return err
 		}
-		if err := ctx.Err(); err != nil {
-			return storeError(err)
+		if err := pause(ctx, conflicts+1); err != nil {
+			return err
 		}
 	}
 	return fmt.Errorf("sessionstore: gave up after %d attempts", maxHops)
@@ -130,7 +130,7 @@ func (s *Session) promote(ctx context.Context, heir *Session, login *Login) erro
 	default:
 		s.idleEnd = time.Now().Add(lives[0].left)
 	}
-	f.index(ctx, s)
+	f.indexAfter(ctx, s, login)
 	return nil
 }
 

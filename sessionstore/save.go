@@ -18,7 +18,7 @@ import (
 // ErrNotFound. ErrTooLarge, ErrValue: nothing was written.
 func (s *Session) Save(ctx context.Context) error {
 	if s.IsNew() {
-		return s.create(ctx)
+		return s.create(ctx, nil)
 	}
 	return s.write(ctx, nil)
 }
@@ -26,7 +26,7 @@ func (s *Session) Save(ctx context.Context) error {
 // write saves the pending changes by compare-and-set. On a conflict they are
 // made again on the newest state: by redo, or as they are when it is nil.
 func (s *Session) write(ctx context.Context, redo func(*Session) error) error {
-	for len(s.changes) > 0 {
+	for conflicts := 1; len(s.changes) > 0; conflicts++ {
 		err := s.swap(ctx, "")
 		var stale *conflictError
 		switch {
@@ -39,6 +39,9 @@ func (s *Session) write(ctx context.Context, redo func(*Session) error) error {
 			return err
 		}
 		s.f.metrics.conflicts.Inc()
+		if err := pause(ctx, conflicts); err != nil {
+			return err
+		}
 		if redo != nil {
 			s.changes = nil
 		}
@@ -49,9 +52,6 @@ func (s *Session) write(ctx context.Context, redo func(*Session) error) error {
 			if err := redo(s); err != nil {
 				return err
 			}
-		}
-		if err := ctx.Err(); err != nil {
-			return storeError(err)
 		}
 	}
 	return nil
@@ -197,7 +197,7 @@ func (s *Session) adopt(ctx context.Context) error {
 	if created.IsZero() {
 		created = time.Now()
 	}
-	for {
+	for conflicts := 1; ; conflicts++ {
 		if err := s.identify(handle, created); err != nil {
 			return err
 		}
@@ -222,21 +222,21 @@ func (s *Session) adopt(ctx context.Context) error {
 		default:
 			return err
 		}
-		if err := ctx.Err(); err != nil {
-			return storeError(err)
+		if err := pause(ctx, conflicts); err != nil {
+			return err
 		}
 	}
 }
 
-// create stores a new session.
-func (s *Session) create(ctx context.Context) error {
+// create stores a new session. login may be nil.
+func (s *Session) create(ctx context.Context, login *Login) error {
 	err := s.tryCreate(ctx)
 	s.f.metrics.saved(err)
 	if err != nil {
 		return err
 	}
 	s.f.log.InfoContext(ctx, "session created", "session", s.handle, "user", s.UserID())
-	s.f.index(ctx, s)
+	s.f.indexAfter(ctx, s, login)
 	return nil
 }
 

@@ -14,8 +14,9 @@ import (
 const (
 	reservedPrefix = "tandem."
 	attrHandle     = "tandem.sid"
-	attrCreated    = "tandem.created" // RFC 3339: creation, or the latest login
-	attrAuth       = "tandem.auth"    // RFC 3339: the latest login
+	attrCreated    = "tandem.created"  // RFC 3339: creation, or the latest login
+	attrAuth       = "tandem.auth"     // RFC 3339: the latest login
+	attrRemember   = "tandem.remember" // true: the cookie outlives the browser
 	attrUserID     = "user.id"
 	attrUserName   = "user.name"
 )
@@ -54,8 +55,44 @@ func (s *Session) Handle() string { return s.handle }
 func (s *Session) IsNew() bool { return s.ref == "" }
 
 // Renewed reports whether the session has another ID than the one it was
-// loaded by, so that the client's cookie must be set again.
+// loaded by, or its cookie another age, so that the client's cookie must be
+// set again.
 func (s *Session) Renewed() bool { return s.renewed }
+
+// Remember says whether the client's cookie lives as long as the session may
+// ([Session.ExpiresAt]) or until the browser closes, which is the default. It
+// is kept with the session: whoever sets the cookie later gives it this age.
+// The idle timeout holds for both. Like Set it takes a Save.
+func (s *Session) Remember(on bool) error {
+	if on == s.Remembered() {
+		return nil
+	}
+	s.renewed = true
+	if on {
+		return s.set(attrRemember, true)
+	}
+	s.unset(attrRemember)
+	return nil
+}
+
+// Remembered reports what [Session.Remember] was told last.
+func (s *Session) Remembered() bool {
+	cell, ok := s.cell(attrRemember)
+	if !ok {
+		return false
+	}
+	v, _ := s.f.codec.value(cell)
+	return v == true
+}
+
+// cookieAge is how long the client's cookie is to live, in seconds; zero:
+// until the browser closes.
+func (s *Session) cookieAge(now time.Time) int {
+	if !s.Remembered() {
+		return 0
+	}
+	return max(int(s.ExpiresAt().Sub(now)/time.Second), 1)
+}
 
 // Get returns an attribute's value. The caller must not modify what it
 // points to; a change is made by Set.
@@ -267,7 +304,7 @@ func (s *Session) Snapshot() *Snapshot {
 	}
 	return &Snapshot{
 		ref: s.ref, held: s.held, raw: raw, codec: s.f.codec, handle: s.handle, created: s.created,
-		userID: s.UserID(), userName: s.UserName(),
+		userID: s.UserID(), userName: s.UserName(), remembered: s.Remembered(),
 		expires: s.ExpiresAt(), idleEnd: s.idleEnd,
 	}
 }

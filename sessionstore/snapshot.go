@@ -15,6 +15,7 @@ type Snapshot struct {
 	ref                       ref
 	handle, userID, userName  string
 	created, expires, idleEnd time.Time
+	remembered                bool
 	held                      []byte // as stored
 	raw                       []byte // what it shows
 	codec                     codec

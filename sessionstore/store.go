@@ -76,7 +76,7 @@ func (st *Store) New(r *http.Request, name string) (*sessions.Session, error) {
 	gs.Options = &options
 	gs.IsNew = true
 
-	p := &page{}
+	p := &page{age: options.MaxAge}
 	st.pages.put(gs, p)
 	p.presented, p.session, p.failed = st.load(r, name)
 	switch {
@@ -95,6 +95,8 @@ func (st *Store) New(r *http.Request, name string) (*sessions.Session, error) {
 		return gs, err
 	}
 	p.given, p.base = p.session.id, p.session.raw
+	p.age = st.ageOf(p.session)
+	options.MaxAge = p.age
 	gs.ID, gs.IsNew, gs.Values = p.given, false, values
 	return gs, nil
 }
@@ -152,7 +154,7 @@ func (st *Store) pageOf(gs *sessions.Session) (*page, bool) { return st.pages.ge
 // Save stores what the handler changed in gs.Values, and what was set on the
 // typed session, by merging it into the newest state in Redis. The cookie is
 // set when the client does not have the session's current ID or when it has
-// a limited age, unless the handler has set or cleared it by itself.
+// a limited age (gs.Options.MaxAge, else that of [Session.Remember]), unless the handler has set or cleared it by itself.
 //
 // A new session without values is not stored. gs.Options.MaxAge below zero
 // logs out: the session ends for all its holders and the cookie is cleared.
@@ -189,9 +191,13 @@ func (st *Store) Save(r *http.Request, w http.ResponseWriter, gs *sessions.Sessi
 		return nil // nothing to keep, and so nothing for the client to carry
 	}
 	gs.ID, p.given = id, id
-	if id == p.presented && options.MaxAge == 0 {
+	if age := st.ageOf(p.session); options.MaxAge == p.age { // the handler has left it to the session
+		options.MaxAge = age
+	}
+	if id == p.presented && options.MaxAge == 0 && p.age == 0 {
 		return nil // browsers keep what they have
 	}
+	p.age = options.MaxAge
 	if set, ok := cookieIn(w.Header(), gs.Name()); !ok || set == p.sent && set != "" {
 		st.setCookie(w, r, id, gs.Name(), options)
 		p.sent = id
@@ -207,7 +213,7 @@ func (st *Store) pageToSave(gs *sessions.Session) (*page, error) {
 			return nil, ErrNotLoaded
 		}
 		// Made by hand, without a claim to any ID: a new session.
-		p = &page{session: st.factory.New(), absent: ErrNotFound}
+		p = &page{session: st.factory.New(), absent: ErrNotFound, age: st.options.MaxAge}
 		st.pages.put(gs, p)
 	}
 	if p.failed != nil {

@@ -20,6 +20,7 @@ type page struct {
 	presented string   // well-formed ID of the request's cookie, or empty
 	given     string   // ID that the store last put into the gorilla session
 	sent      string   // ID that the store put into the response's cookie, or empty
+	age       int      // MaxAge that the store last put into the gorilla session's options
 	session   *Session // nil when failed is set
 	absent    error    // why the session is new: ErrNotFound or ErrEnded
 	failed    error    // why nothing is known and nothing may be saved

@@ -42,8 +42,8 @@ type Listener interface {
 	// SessionEnded is the last call.
 	SessionEnded(Reason)
 
-	// SessionRotated says that the session has a new ID and that the
-	// client's cookie must be set again.
+	// SessionRotated says that the client's cookie must be set again: the
+	// session has a new ID, or its cookie another age.
 	SessionRotated()
 
 	// SessionExpiring announces the end, once before each: a minute ahead,

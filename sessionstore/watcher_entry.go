@@ -54,7 +54,7 @@ func (w *Watcher) replaceLocked(e *entry, s *Snapshot, now time.Time) {
 	w.heard++
 	changed := w.worthTelling(old, s)
 	for _, b := range e.bindings {
-		if old.ref != s.ref {
+		if old.needsOtherCookie(s) {
 			b.rotated = true
 		}
 		if changed {
@@ -62,6 +62,12 @@ func (w *Watcher) replaceLocked(e *entry, s *Snapshot, now time.Time) {
 		}
 		w.readyLocked(b)
 	}
+}
+
+// needsOtherCookie reports whether the client's cookie must be set again when
+// old became s: for the ID in it or for its age.
+func (old *Snapshot) needsOtherCookie(s *Snapshot) bool {
+	return old.ref != s.ref || old.remembered != s.remembered || s.remembered && !old.expires.Equal(s.expires)
 }
 
 // worthTelling reports whether the listeners want to know that old became s.

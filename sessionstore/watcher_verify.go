@@ -137,7 +137,14 @@ func (w *Watcher) refresh(ctx context.Context, e *entry) {
 	}
 
 	s, err := w.factory.follow(ctx, ref)
+	if reason := w.learn(e, version, s, err); errors.Is(err, ErrNotFound) && reason != "" {
+		w.factory.lose(ctx, e.handle, reason)
+	}
+}
 
+// learn acts on what was read of e's session since that version. It returns
+// why the session ended, if it did.
+func (w *Watcher) learn(e *entry, version uint64, s *Session, err error) Reason {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -151,6 +158,7 @@ func (w *Watcher) refresh(ctx context.Context, e *entry) {
 		w.replaceLocked(e, s.Snapshot(), now)
 		w.warnLocked(e, now)
 	}
+	return e.last.ended
 }
 
 // learnLocked acts on what the failure to load or save e's session tells

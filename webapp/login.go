@@ -1,6 +1,7 @@
 package webapp
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -16,6 +17,7 @@ import (
 type credentials struct {
 	Username, password string
 	next               string
+	remember           bool // the cookie is to outlive the browser
 }
 
 // maxForm bounds the body of a form: the longest password, escaped, and more.
@@ -34,6 +36,7 @@ func (a *app) loginForm(w http.ResponseWriter, r *http.Request) {
 // formData is what the templates of both forms get.
 type formData struct {
 	Username     string
+	Remember     bool
 	Registration bool // offer to make an account
 	First        bool // it will be the first one
 }
@@ -46,16 +49,25 @@ func (a *app) login(w http.ResponseWriter, r *http.Request) {
 	u, err := a.Accounts.Verify(r.Context(), c.Username, c.password, clientAddress(r))
 	a.metrics.logins.WithLabelValues(result(err)).Inc()
 	if err != nil {
-		// The name is not logged: people type passwords into that field.
-		a.log.InfoContext(r.Context(), "login failed", "reason", result(err), "client", clientAddress(r))
+		a.logFailedLogin(w, r, u, err)
 		a.refuse(w, r, "login", c, err)
 		return
 	}
-	a.enter(w, r, u, c.next)
+	a.enter(w, r, u, c)
 }
 
-// enter logs u in and goes on to next.
-func (a *app) enter(w http.ResponseWriter, r *http.Request, u accounts.User, next string) {
+// logFailedLogin names the account whose password was wrong, if there is one.
+// The name that was typed is not logged: it may be a password, in the wrong field.
+func (a *app) logFailedLogin(w http.ResponseWriter, r *http.Request, u accounts.User, err error) {
+	handle := ""
+	if s, _ := a.session(w, r); s != nil {
+		handle = s.Handle()
+	}
+	a.log.InfoContext(r.Context(), "login failed", "reason", result(err), "user", u.ID, "session", handle, "client", clientAddress(r))
+}
+
+// enter logs u in and goes on to where c says.
+func (a *app) enter(w http.ResponseWriter, r *http.Request, u accounts.User, c credentials) {
 	current, err := a.session(w, r)
 	if err != nil && !errors.Is(err, sessionstore.ErrUndecodable) {
 		a.failure(w, r, err)
@@ -63,16 +75,13 @@ func (a *app) enter(w http.ResponseWriter, r *http.Request, u accounts.User, nex
 	}
 	ctx, cancel := unhurried(r)
 	defer cancel()
-	s, err := a.Factory.Login(ctx, current, sessionstore.Login{UserID: u.ID, UserName: u.Name})
+	s, err := a.Factory.Login(ctx, current, sessionstore.Login{UserID: u.ID, UserName: u.Name, Remember: c.remember})
 	if err != nil {
 		a.failure(w, r, err)
 		return
 	}
 	a.Store.SetCookie(w, r, s)
-	if next == "" {
-		next = "/"
-	}
-	http.Redirect(w, r, next, http.StatusSeeOther)
+	http.Redirect(w, r, cmp.Or(c.next, "/"), http.StatusSeeOther)
 }
 
 func (a *app) registerForm(w http.ResponseWriter, r *http.Request) {
@@ -109,7 +118,7 @@ func (a *app) register(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.log.InfoContext(r.Context(), "registered", "user", u.ID, "client", clientAddress(r))
-	a.enter(w, r, u, c.next)
+	a.enter(w, r, u, c)
 }
 
 // mayRegister answers for itself when nobody may, or when that is not known.
@@ -181,6 +190,7 @@ func (a *app) credentials(w http.ResponseWriter, r *http.Request, page string) (
 		Username: strings.TrimSpace(r.PostForm.Get("username")),
 		password: r.PostForm.Get("password"),
 		next:     localPath(r.FormValue("next")),
+		remember: r.PostForm.Get("remember") != "",
 	}
 	if c.Username == "" || c.password == "" {
 		a.refuse(w, r, page, c, errMissingFields)
@@ -216,7 +226,7 @@ func (a *app) refuse(w http.ResponseWriter, r *http.Request, name string, c cred
 	titles := map[string]string{"login": "Log in", "register": "Create an account"}
 	view := newPage(titles[name], s)
 	view.Error, view.Next = p.Detail, c.next
-	view.Data = formData{Username: c.Username, Registration: a.offersRegistration(r), First: a.Registration == RegisterFirstUser}
+	view.Data = formData{Username: c.Username, Remember: c.remember, Registration: a.offersRegistration(r), First: a.Registration == RegisterFirstUser}
 	a.render(w, r, p.Status, name, view)
 }
 

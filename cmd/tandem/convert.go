@@ -45,6 +45,7 @@ func sessionConfig(cfg *config.Config, log *slog.Logger, metrics prometheus.Regi
 		AbsoluteTimeout: cfg.Session.AbsoluteTimeout,
 		TouchEvery:      orNone(cfg.Session.TouchEvery),
 		HashIDs:         cfg.Session.HashIDs,
+		MaxPerUser:      cfg.Session.MaxPerUser,
 		Logger:          log,
 		Metrics:         metrics,
 	}

@@ -158,6 +158,8 @@ func (a *Accounts) add(ctx context.Context, name, password string, which string)
 // the client's, without port; empty is not throttled. The errors are
 // ErrBadCredentials, *ThrottledError (for the right password too), ErrBusy
 // and ErrUnavailable. A wrong password and an unknown name take the same work.
+// With ErrBadCredentials the account is the one whose password was wrong, if
+// there is one: for the log, and never for the client.
 func (a *Accounts) Verify(ctx context.Context, name, password, address string) (User, error) {
 	keys := a.throttleKeys(name, address)
 	if err := a.throttled(ctx, keys); err != nil {
@@ -180,7 +182,7 @@ func (a *Accounts) Verify(ctx context.Context, name, password, address string) (
 	case errors.Is(err, ErrUnavailable): // a failure that cannot be counted is not told
 		return User{}, err
 	case errors.Is(err, ErrBadCredentials):
-		return User{}, ErrBadCredentials
+		return u, ErrBadCredentials
 	}
 	return u, err
 }
@@ -195,7 +197,7 @@ func (a *Accounts) verify(ctx context.Context, name, password string) (User, err
 		}
 	}
 	if !a.hashes.matches(phc, password) {
-		return User{}, ErrBadCredentials
+		return u, ErrBadCredentials
 	}
 	return u, nil
 }
