@@ -128,7 +128,7 @@ func TestPairLostReplies(t *testing.T) {
 
 // However many come for one side at once, over two replicas: one gets it.
 func TestPairRaces(t *testing.T) {
-	races := 200
+	races := 500
 	if testing.Short() {
 		races = 20
 	}

@@ -157,7 +157,7 @@ func TestPairRelaySlowReader(t *testing.T) {
 	left, _ := dialRaw(t, a.url(ws.Left, "p"), w.login("1"))
 	right, _ := dialRaw(t, b.url(ws.Right, "p"), w.login("2"))
 
-	const total, pause = 32 << 20, 4 << 20
+	const total, pause = 64 << 20, 4 << 20
 	var heap, store uint64
 	var sending sync.WaitGroup
 	sending.Go(func() {

@@ -210,6 +210,7 @@ func (c *pairConn) bind(ctx context.Context) error {
 			c.mu.Lock()
 			c.who = identity{handle: snapshot.Handle(), user: snapshot.UserID(), name: snapshot.UserName()}
 			c.mu.Unlock()
+			c.SessionChanged(binding.Snapshot()) // since a moment ago, when it did not know who
 		}
 	}
 	switch {
