@@ -327,6 +327,28 @@ func TestRepliesAreBounded(t *testing.T) {
 	})
 }
 
+// Replies are bounded in bytes too: 32 histories would be 32 MiB.
+func TestLongRepliesAreBounded(t *testing.T) {
+	inBubble(t, nil, func(b *bubble) {
+		other := b.join()
+		for i := range 20 {
+			other.Operate(fmt.Sprint(i), strings.Repeat("x", 60_000))
+		}
+		c := b.raw()
+		sent := 0
+		for ; sent < 100; sent++ {
+			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+			if c.WriteMessage(websocket.TextMessage, []byte(`{"type":"sync_request"}`)) != nil {
+				break
+			}
+		}
+		// One is being written, two wait, one waits for them, and requests.
+		if sent > 32+5 {
+			t.Errorf("%d histories were asked for by a client that does not read", sent)
+		}
+	})
+}
+
 func TestPresenceTick(t *testing.T) {
 	inBubble(t, nil, func(b *bubble) {
 		c, other := b.join(), b.join()

@@ -11,14 +11,15 @@ import (
 
 // outbox is what a connection has to be told, guarded by conn.mu.
 //
-// Only direct replies are queued, Documents.Replies at most; who adds one
-// more waits, which holds back the client whose requests they answer. All
-// that is said unasked is kept as state and turned into a frame when its
-// turn comes, and broadcasts stay in their document's rings: a client that
-// does not read costs nothing but itself.
+// Only direct replies are queued, until there are Documents.Replies of them or
+// maxReplyBytes; who adds one more waits, which holds back the client whose
+// requests they answer. All that is said unasked is kept as state and turned
+// into a frame when its turn comes, and broadcasts stay in their document's
+// rings: a client that does not read costs nothing but itself.
 type outbox struct {
-	replies [][]byte
-	ping    bool
+	replies    [][]byte
+	replyBytes int // of replies
+	ping       bool
 
 	// Unasked.
 	renew     bool
@@ -50,6 +51,24 @@ type outgoing struct {
 	closing *closing
 }
 
+// full reports whether one more reply has to wait, replies being the bound of
+// their number.
+func (o *outbox) full(replies int) bool {
+	return len(o.replies) >= replies || o.replyBytes >= maxReplyBytes
+}
+
+// takeReply removes the oldest reply. Nothing of it stays behind: it may be a
+// long one, and the connection idle from now on.
+func (o *outbox) takeReply() []byte {
+	data := o.replies[0]
+	o.replyBytes -= len(data)
+	o.replies[0] = nil
+	if o.replies = o.replies[1:]; len(o.replies) == 0 {
+		o.replies = nil
+	}
+	return data
+}
+
 // reply queues a direct reply, and waits while the queue is full. Nothing is
 // queued for a connection that is closing.
 func (c *conn) reply(f any) { c.replyRaw(encode(f)) }
@@ -57,7 +76,7 @@ func (c *conn) reply(f any) { c.replyRaw(encode(f)) }
 func (c *conn) replyRaw(data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.out.replies) >= c.hub.cfg.Documents.Replies && c.closing == nil {
+	for c.out.full(c.hub.cfg.Documents.Replies) && c.closing == nil {
 		c.changed.Wait()
 	}
 	c.answerLocked(data)
@@ -69,6 +88,7 @@ func (c *conn) replyRaw(data []byte) {
 func (c *conn) answerLocked(data []byte) {
 	if c.closing == nil {
 		c.out.replies = append(c.out.replies, data)
+		c.out.replyBytes += len(data)
 		c.wakeLocked()
 	}
 }
@@ -158,8 +178,7 @@ func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
 		o.ping = false
 		return outgoing{ping: true}, deadline, true
 	case len(o.replies) > 0:
-		out.text = o.replies[0]
-		o.replies = o.replies[1:]
+		out.text = o.takeReply()
 		c.changed.Broadcast()
 		return out, deadline, true
 	case c.closing != nil:
