@@ -53,6 +53,8 @@ type Check struct {
 type SessionAdmin interface {
 	// List returns a user's live sessions, or everybody's for "".
 	List(ctx context.Context, userID string) ([]sessionstore.Info, error)
+	// Find returns the live sessions of the user with this ID, or else name.
+	Find(ctx context.Context, user string) ([]sessionstore.Info, error)
 	// EndHandle ends one session; ErrNotFound or ErrEnded if there is none.
 	EndHandle(ctx context.Context, handle string, reason sessionstore.Reason) error
 	// EndUser ends a user's sessions, but for one handle, and tells how many.

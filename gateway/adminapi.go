@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -52,13 +51,12 @@ type sessionItem struct {
 
 // listSessions lists the sessions of ?user=, a user's ID or name, or all.
 func (a *admin) listSessions(w http.ResponseWriter, r *http.Request) {
-	user := r.FormValue("user")
-	infos, err := a.cfg.Sessions.List(r.Context(), user)
-	if err == nil && user != "" && len(infos) == 0 {
-		// No such ID, or it has no session: then it may be a name, of which
-		// there is no index.
+	var infos []sessionstore.Info
+	var err error
+	if user := r.FormValue("user"); user != "" {
+		infos, err = a.cfg.Sessions.Find(r.Context(), user)
+	} else {
 		infos, err = a.cfg.Sessions.List(r.Context(), "")
-		infos = slices.DeleteFunc(infos, func(i sessionstore.Info) bool { return i.UserName != user })
 	}
 	if err != nil {
 		a.fail(w, "list sessions", err)
