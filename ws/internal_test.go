@@ -40,8 +40,8 @@ func FuzzDecodeRequest(f *testing.F) {
 			t.Errorf("accepted %q", data)
 		}
 		var body struct {
-			Since   *Position
-			Payload json.RawMessage
+			Since   *Position       `json:"since"`
+			Payload json.RawMessage `json:"payload"`
 		}
 		if req.body(&body) == nil && body.Payload != nil && !json.Valid(body.Payload) {
 			t.Errorf("payload %q", body.Payload)

@@ -208,6 +208,7 @@ func TestBadFrames(t *testing.T) {
 		{`{}`, "BAD_MESSAGE", "", "type"},
 		{`{"type":1,"id":"a"}`, "BAD_MESSAGE", "a", "type"},
 		{`{"type":"ping","id":1}`, "BAD_MESSAGE", "", "id"},
+		{`{"TYPE":"ping","id":"a"}`, "BAD_MESSAGE", "a", "type"},
 		{`{"type":"ping","id":"` + long + `"}`, "BAD_MESSAGE", "", "64"},
 		{`{"type":"ping","x":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`, "BAD_MESSAGE", "", "deeper"},
 		{`{"type":"nonsense","id":"a"}`, "UNKNOWN_TYPE", "a", "nonsense"},
@@ -234,7 +235,7 @@ func TestBadFrames(t *testing.T) {
 	}
 	c.SendRaw(websocket.BinaryMessage, []byte(`{"type":"ping"}`))
 	c.ExpectError("BAD_MESSAGE")
-	c.SendText(`{"type":"ping","id":"still here","unknown":{"field":1}}`)
+	c.SendText(`{"type":"ping","id":"still here","unknown":{"field":1},"ID":"unknown too"}`)
 	c.ExpectReply("still here")
 }
 

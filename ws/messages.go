@@ -1,9 +1,11 @@
 package ws
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 	"unicode/utf8"
 )
@@ -46,30 +48,41 @@ const (
 	maxStateBytes = 4 << 10 // presence state: everybody's goes to everybody
 )
 
-// request is one frame of a client: what all have in common, decoded, and
-// the whole of it for the handler of its type.
+// request is one frame of a client: what all have in common, and every field
+// of it for the handler of its type.
 type request struct {
-	Type string `json:"type"`
-	ID   string `json:"id"`
-	raw  []byte
+	Type   string
+	ID     string
+	fields map[string]json.RawMessage
 }
 
 // decodeRequest reads what all frames have in common. Its error is fit to be
 // shown to the client. On an error the ID is the one to answer to, if there
 // is a usable one.
 func decodeRequest(data []byte) (request, error) {
-	req := request{raw: data}
-	if !utf8.Valid(data) {
+	var req request
+	switch {
+	case !utf8.Valid(data):
 		return req, errors.New("the frame is not UTF-8")
-	}
-	if tooDeep(data, maxDepth) {
+	case tooDeep(data, maxDepth):
 		return req, fmt.Errorf("nested deeper than %d", maxDepth)
 	}
-	err := decodeObject(data, &req)
-	if len(req.ID) > maxIDBytes {
-		req.ID = ""
+	var wrongType *json.UnmarshalTypeError
+	switch err := json.Unmarshal(data, &req.fields); {
+	case errors.As(err, &wrongType), err == nil && req.fields == nil:
+		return req, errors.New("one JSON object is expected")
+	case err != nil:
+		return req, errors.New("the frame is not one JSON object")
+	}
+	var common struct {
+		Type string `json:"type"`
+		ID   string `json:"id"`
+	}
+	err := req.body(&common)
+	if len(common.ID) > maxIDBytes {
 		return req, fmt.Errorf("id: at most %d bytes are allowed", maxIDBytes)
 	}
+	req.Type, req.ID = common.Type, common.ID
 	if err == nil && req.Type == "" {
 		err = errNoType
 	}
@@ -78,24 +91,39 @@ func decodeRequest(data []byte) (request, error) {
 
 var errNoType = errors.New("type: missing")
 
-// body decodes the fields that belong to the request's type; all others are
-// ignored.
-func (r request) body(into any) error { return decodeObject(r.raw, into) }
-
-func decodeObject(data []byte, into any) error {
-	err := json.Unmarshal(data, into)
-	var wrongType *json.UnmarshalTypeError
-	switch {
-	case err == nil && firstByte(data) != '{', errors.As(err, &wrongType) && wrongType.Field == "":
-		return errors.New("one JSON object is expected")
-	case errors.As(err, &wrongType):
-		return fmt.Errorf("%s: wrong kind of value: %s", wrongType.Field, wrongType.Value)
-	case err != nil:
-		return errors.New("the frame is not one JSON object")
+// body decodes the fields that belong to the request's type into a struct,
+// each named by its json tag; all others are ignored. encoding/json alone
+// would take "ID" for "id". On an error the other fields are decoded.
+func (r request) body(into any) (err error) {
+	v := reflect.ValueOf(into).Elem()
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Tag.Get("json")
+		raw, ok := r.fields[name]
+		switch field := v.Field(i).Addr().Interface().(type) {
+		case *json.RawMessage:
+			*field = raw
+		default:
+			if ok {
+				err = cmp.Or(err, wrongKind(name, json.Unmarshal(raw, field)))
+			}
+		}
 	}
-	return nil
+	return err
 }
 
+// wrongKind says what is wrong with a field. All is valid JSON here.
+func wrongKind(name string, err error) error {
+	var wrongType *json.UnmarshalTypeError
+	if !errors.As(err, &wrongType) {
+		return err
+	}
+	if wrongType.Field != "" {
+		name += "." + wrongType.Field
+	}
+	return fmt.Errorf("%s: wrong kind of value: %s", name, wrongType.Value)
+}
+
+// firstByte returns the first byte of data that is not white space, or 0.
 func firstByte(data []byte) byte {
 	for _, b := range data {
 		switch b {
