@@ -147,7 +147,9 @@ func TestTooManyConnections(t *testing.T) {
 	// A session that nothing is known of yet is refused when it is.
 	c := r.dial("d", w.login("7"))
 	c.SendText(`{"type":"authenticate"}`)
-	c.ExpectError("RATE_LIMITED")
+	if e := c.ExpectError("RATE_LIMITED"); e.RetryAfterMS == 0 {
+		t.Errorf("%+v does not say when to come back", e)
+	}
 	expectClose(t, c, ws.CloseTooMuch, "too many connections")
 	if refused(w.login("8")) {
 		t.Error("another user was refused")

@@ -93,12 +93,12 @@ func (c *conn) answerLocked(data []byte) {
 	}
 }
 
+// retryAfterMS is when a client may try again that is not told a nearer time.
+var retryAfterMS = map[ErrorCode]int64{CodeUnavailable: 1000, CodeRateLimited: 5000}
+
 // fail answers with an error frame.
 func (c *conn) fail(re string, code ErrorCode, message string) {
-	f := errorFrame{Type: "error", Re: re, Code: code, Message: message}
-	if code == CodeUnavailable {
-		f.RetryAfterMS = 1000
-	}
+	f := errorFrame{Type: "error", Re: re, Code: code, Message: message, RetryAfterMS: retryAfterMS[code]}
 	c.hub.metrics.errors.WithLabelValues(string(code)).Inc()
 	c.reply(f)
 }
