@@ -40,7 +40,7 @@ type Config struct {
 	// open documents. 0 means 3 s.
 	Tick time.Duration
 
-	// Lease is how long members outlive a replica that died; at least two
+	// Lease is how long members outlive a replica that died; at least three
 	// ticks. 0 means three ticks.
 	Lease time.Duration
 
@@ -68,8 +68,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Lease == 0 {
 		c.Lease = 3 * c.Tick
 	}
-	if c.Lease < 2*c.Tick {
-		return c, fmt.Errorf("wsredis: Lease %s is shorter than two ticks of %s", c.Lease, c.Tick)
+	if c.Lease < 3*c.Tick {
+		return c, fmt.Errorf("wsredis: Lease %s is shorter than three ticks of %s", c.Lease, c.Tick)
 	}
 	if c.Retention == 0 {
 		c.Retention = 30 * 24 * time.Hour
@@ -95,6 +95,7 @@ type Backplane struct {
 	logger      *slog.Logger
 	metrics     *metrics
 	subs        *subscriptions
+	leases      *leases
 	presence    *presence
 	wake        chan struct{} // capacity 1: the tick is wanted now
 }
@@ -123,7 +124,8 @@ func New(cfg Config) (*Backplane, error) {
 	}
 	b.subs = newSubscriptions(b.client, probeChannel(b.incarnation), cfg.Tick, cfg.Logger, m)
 	b.subs.resubscribed = b.wakeUp
-	b.presence = newPresence(b.client, b.incarnation, cfg.Lease)
+	b.leases = newLeases(b.client, b.incarnation, cfg.Lease, cfg.Tick)
+	b.presence = newPresence(b.client, b.leases)
 	return b, nil
 }
 

@@ -16,7 +16,7 @@ import (
 //	tandem:snapshot:{doc:ID}          hash    Retention      snapshot
 //	tandem:seen:{doc:ID}:0 … 2        hash    36 hours       append
 //	tandem:presence:{doc:ID}          hash    1 hour         announce, reap, check
-//	tandem:replica:{<incarnation>}    string  Lease          tick
+//	tandem:replica:{<incarnation>}    string  half of Lease  tick
 //
 // Channels: tandem:news:{doc:ID} has all announcements of a document in one
 // order (operations, presence, resets); tandem:probe:{<incarnation>} is a

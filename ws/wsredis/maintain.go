@@ -2,20 +2,21 @@ package wsredis
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // settle lets a burst of reasons to wake up become one.
 const settle = 20 * time.Millisecond
 
-// maintain ticks until ctx ends. Idle, a tick costs one SET; each open
+// maintain ticks until ctx ends. Idle, a tick costs one PEXPIRE; each open
 // document adds one script, each other replica met there one PTTL, and each
 // kind goes in one round trip.
 func (b *Backplane) maintain(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	others := &watch{leases: b.leases}
 	for {
 		select {
 		case <-timer.C:
@@ -28,23 +29,24 @@ func (b *Backplane) maintain(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		timer.Reset(b.pass(ctx))
+		timer.Reset(b.pass(ctx, others))
 	}
 }
 
 // pass does a tick's work and returns when the next is due. What fails is left
 // to the next.
-func (b *Backplane) pass(ctx context.Context) time.Duration {
+func (b *Backplane) pass(ctx context.Context, others *watch) time.Duration {
 	ctx, cancel := context.WithTimeout(ctx, b.tick)
 	defer cancel()
-	if err := b.presence.renewLease(ctx); err != nil {
+	if err := b.leases.renew(ctx); err != nil {
 		b.logger.Debug("tick", "err", err)
+		others.lost()
 		return b.tick
 	}
 	topics := b.subs.open()
 	b.check(ctx, topics)
 	b.survey(ctx, topics)
-	return b.reap(ctx, topics)
+	return b.reap(ctx, topics, others)
 }
 
 // check finds lost logs, missed announcements and lost members.
@@ -94,35 +96,18 @@ func (b *Backplane) survey(ctx context.Context, topics []*topic) {
 }
 
 // reap removes the members of dead replicas, and returns when to look again:
-// at the next tick, or as soon as the first lease can run out.
-func (b *Backplane) reap(ctx context.Context, topics []*topic) time.Duration {
+// at the next tick, or as soon as the next replica can be dead.
+func (b *Backplane) reap(ctx context.Context, topics []*topic, others *watch) time.Duration {
 	where := b.subs.others(topics, b.incarnation)
-	replicas := make([]string, 0, len(where))
-	for replica := range where {
-		replicas = append(replicas, replica)
-	}
-	leases := make([]*redis.DurationCmd, len(replicas))
-	if _, err := b.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, replica := range replicas {
-			leases[i] = p.PTTL(ctx, leaseKey(replica))
-		}
-		return nil
-	}); err != nil {
+	dead, next, err := others.look(ctx, slices.Collect(maps.Keys(where)))
+	if err != nil {
+		b.logger.Debug("reap", "err", err)
 		return b.tick
 	}
-
-	next := b.tick
-	dead := map[string]struct{}{}
 	graves := map[*topic]struct{}{}
-	for i, replica := range replicas {
-		switch left := leases[i].Val(); {
-		case left == noKey:
-			dead[replica] = struct{}{}
-			for _, t := range where[replica] {
-				graves[t] = struct{}{}
-			}
-		case left >= 0:
-			next = min(next, left+time.Millisecond)
+	for replica := range dead {
+		for _, t := range where[replica] {
+			graves[t] = struct{}{}
 		}
 	}
 	for t := range graves {
@@ -137,8 +122,5 @@ func (b *Backplane) reap(ctx context.Context, topics []*topic) time.Duration {
 			b.logger.Info("removed members of dead replicas", "document", t.document, "members", n)
 		}
 	}
-	return next
+	return min(next, b.tick)
 }
-
-// noKey is PTTL's answer for a key that is not there.
-const noKey = time.Duration(-2)

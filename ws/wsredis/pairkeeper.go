@@ -17,10 +17,11 @@ const looksPerTrip = 500
 
 // keep looks at claims until ctx ends: at once at those that a hint was about,
 // at all of them every second tick. A side that waits costs one script in two
-// ticks, and each replica that has a counterpart here one EXISTS a tick.
+// ticks, and each replica that has a counterpart here one PTTL a tick.
 func (p *Pairs) keep(ctx context.Context) {
 	ticker := time.NewTicker(p.tick)
 	defer ticker.Stop()
+	others := &watch{leases: p.leases}
 	for all := false; ; {
 		select {
 		case <-p.wake:
@@ -30,7 +31,7 @@ func (p *Pairs) keep(ctx context.Context) {
 				p.allDirty()
 			}
 			p.freeAgain(ctx)
-			p.reap(ctx)
+			p.reap(ctx, others)
 		case <-ctx.Done():
 			return
 		}
@@ -94,9 +95,9 @@ func (p *Pairs) holdLease(ctx context.Context) bool {
 	p.mu.Unlock()
 	var err error
 	if renew {
-		err = p.presence.renewLease(ctx)
+		err = p.leases.renew(ctx)
 	} else {
-		err = p.presence.holdLease(ctx)
+		err = p.leases.hold(ctx)
 	}
 	if err != nil && renew {
 		p.mu.Lock()
@@ -207,7 +208,7 @@ func (p *Pairs) freeAgain(ctx context.Context) {
 }
 
 // reap frees the seats of counterparts whose replica has died.
-func (p *Pairs) reap(ctx context.Context) {
+func (p *Pairs) reap(ctx context.Context, others *watch) {
 	ctx, cancel := context.WithTimeout(ctx, p.tick)
 	defer cancel()
 	p.mu.Lock()
@@ -216,19 +217,11 @@ func (p *Pairs) reap(ctx context.Context) {
 		where[n.replica] = append(where[n.replica], n.seat)
 	}
 	p.mu.Unlock()
-	leases := map[string]*redis.IntCmd{}
-	if _, err := p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for replica := range where {
-			leases[replica] = pipe.Exists(ctx, leaseKey(replica))
-		}
-		return nil
-	}); err != nil {
+	dead, _, err := others.look(ctx, slices.Collect(maps.Keys(where)))
+	if err != nil {
 		return
 	}
-	for replica, lease := range leases {
-		if lease.Val() > 0 {
-			continue
-		}
+	for replica := range dead {
 		p.logger.Info("freeing the sides of a dead replica", "replica", replica, "sides", len(where[replica]))
 		// Our own claims are hinted by the script.
 		p.releaseAll(ctx, where[replica], func(ws.PairSeat) { p.metrics.reaped.Inc() })

@@ -51,7 +51,7 @@ type PairsConfig struct {
 type Pairs struct {
 	// Fixed after construction.
 	client      redis.UniversalClient
-	presence    *presence // for the lease
+	leases      *leases
 	incarnation string
 	channel     string
 	tick        time.Duration
@@ -93,7 +93,7 @@ func NewPairs(cfg PairsConfig) (*Pairs, error) {
 	b := cfg.Backplane
 	return &Pairs{
 		client:      b.client,
-		presence:    b.presence,
+		leases:      b.leases,
 		incarnation: b.incarnation,
 		channel:     pairChannel(b.incarnation),
 		tick:        b.tick,
@@ -150,7 +150,7 @@ func (p *Pairs) deafAfter() time.Duration { return p.tick * 8 / 3 }
 // Claim implements ws.PairPlane.
 func (p *Pairs) Claim(ctx context.Context, seat ws.PairSeat, l ws.PairListener) (ws.PairClaim, error) {
 	// A claim without a lease would be taken for that of a dead replica.
-	if err := p.presence.holdLease(ctx); err != nil {
+	if err := p.leases.hold(ctx); err != nil {
 		return nil, err
 	}
 	c := &pairClaim{plane: p, seat: seat, listener: l, turn: make(chan struct{}, 1)}
@@ -216,8 +216,7 @@ func (p *Pairs) abandoned(ctx context.Context, holder pairHolder) (bool, error) 
 		defer p.mu.Unlock()
 		return p.claims[holder.connection] == nil, nil
 	}
-	n, err := p.client.Exists(ctx, leaseKey(holder.replica)).Result()
-	return n == 0, wrap("look for lease", err)
+	return p.leases.dead(ctx, holder.replica)
 }
 
 func (p *Pairs) claimArgs(seat ws.PairSeat, displace string, newcomer bool) []any {

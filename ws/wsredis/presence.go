@@ -25,12 +25,12 @@ const (
 )
 
 // presence is this replica's part in the presence hashes: a mirror of its own
-// members, by which Redis is refilled, and the lease that vouches for them.
+// members, by which Redis is refilled.
 type presence struct {
 	// Fixed after construction.
 	client      redis.UniversalClient
+	leases      *leases
 	incarnation string
-	lease       time.Duration
 	seed        maphash.Seed
 
 	// turns order this replica's writes to one document's hash, so that a
@@ -38,14 +38,13 @@ type presence struct {
 	// over a round trip, therefore no mutex: waiting ends with the context.
 	turns [turnCount]chan struct{}
 
-	mu         sync.Mutex
-	own        map[string]map[string]ws.Member // document → connection → member
-	leaseUntil time.Time
+	mu  sync.Mutex
+	own map[string]map[string]ws.Member // document → connection → member
 }
 
-func newPresence(client redis.UniversalClient, incarnation string, lease time.Duration) *presence {
+func newPresence(client redis.UniversalClient, l *leases) *presence {
 	p := &presence{
-		client: client, incarnation: incarnation, lease: lease,
+		client: client, leases: l, incarnation: l.incarnation,
 		seed: maphash.MakeSeed(), own: map[string]map[string]ws.Member{},
 	}
 	for i := range p.turns {
@@ -67,7 +66,7 @@ func (b *Backplane) Announce(ctx context.Context, document string, change ws.Pre
 	defer done()
 	p.remember(document, change)
 	// Members without a lease would be taken for those of a dead replica.
-	err = p.holdLease(ctx)
+	err = p.leases.hold(ctx)
 	if err == nil {
 		err = p.write(ctx, document, change)
 	}
@@ -135,28 +134,6 @@ func (p *presence) sample(document string) string {
 		return conn
 	}
 	return ""
-}
-
-// holdLease renews the lease when it may have run out.
-func (p *presence) holdLease(ctx context.Context) error {
-	p.mu.Lock()
-	held := time.Now().Before(p.leaseUntil)
-	p.mu.Unlock()
-	if held {
-		return nil
-	}
-	return p.renewLease(ctx)
-}
-
-func (p *presence) renewLease(ctx context.Context) error {
-	until := time.Now().Add(p.lease) // before the command: never too long
-	if err := p.client.Set(ctx, leaseKey(p.incarnation), "", p.lease).Err(); err != nil {
-		return wrap("renew lease", err)
-	}
-	p.mu.Lock()
-	p.leaseUntil = until
-	p.mu.Unlock()
-	return nil
 }
 
 // write stores a change of own members and announces it. The caller has the
@@ -282,7 +259,6 @@ func (p *presence) release(ctx context.Context) error {
 	p.mu.Lock()
 	own := p.own
 	p.own = map[string]map[string]ws.Member{}
-	p.leaseUntil = time.Time{}
 	p.mu.Unlock()
 	for document, members := range own {
 		var change ws.PresenceChange
@@ -293,5 +269,5 @@ func (p *presence) release(ctx context.Context) error {
 			return err
 		}
 	}
-	return wrap("give up lease", p.client.Del(ctx, leaseKey(p.incarnation)).Err())
+	return p.leases.release(ctx)
 }
