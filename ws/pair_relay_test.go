@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,15 +85,16 @@ func TestPairUndelivered(t *testing.T) {
 		right, _ := dialRaw(t, b.url(ws.Right, "p"), w.login("2"))
 		left.ExpectPaired()
 		// The receiver reads nothing: what is sent piles up to the bounds.
-		const size = 32 << 10
+		var sending sync.WaitGroup
+		var enough atomic.Bool
 		sent := 0
-		stuck := func() bool { return w.underway("p", ws.Left) >= ws.PairWindow }
-		for ; !stuck(); sent++ {
-			left.SendMessage(fmt.Sprint(sent), strings.Repeat("x", size))
-			if sent > 2000 {
-				t.Fatal("nothing holds the sender back")
+		sending.Go(func() {
+			for data := strings.Repeat("x", 32<<10); !enough.Load(); sent++ {
+				left.SendMessage(fmt.Sprint(sent), data) // waits when all is full
 			}
-		}
+		})
+		eventually(t, "the sender to be held back", func() bool { return w.underway("p", ws.Left) >= ws.PairWindow })
+		enough.Store(true)
 		_ = right.Close()
 		e := left.Expect("error")
 		var undelivered struct {
@@ -109,6 +111,7 @@ func TestPairUndelivered(t *testing.T) {
 		// Whoever comes gets what was not posted, and not what was lost.
 		again := b.json(ws.Right, "p", w.login("2"))
 		left.ExpectPaired()
+		sending.Wait()
 		left.SendMessage("last", "last")
 		lost := len(undelivered.IDs)
 		for m := again.ExpectMessage(); m.Data != "last"; m = again.ExpectMessage() {
@@ -194,7 +197,7 @@ func TestPairRelaySlowReader(t *testing.T) {
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
 			heap = max(heap, m.HeapAlloc)
-			used, err := w.redis.MemoryUsage(t.Context(), "tandem:pair:{pair:p}").Result()
+			used, err := w.redis.MemoryUsage(t.Context(), "tandem:pair:{pair:p}", 0).Result() // 0: every field, no estimate
 			if err != nil {
 				t.Fatal(err)
 			}
