@@ -123,7 +123,7 @@ func New(cfg Config) (*Backplane, error) {
 		wake:        make(chan struct{}, 1),
 	}
 	b.subs = newSubscriptions(b.client, probeChannel(b.incarnation), cfg.Tick, cfg.Logger, m)
-	b.subs.resubscribed = b.wakeUp
+	b.subs.urgent = b.wakeUp
 	b.leases = newLeases(b.client, b.incarnation, cfg.Lease, cfg.Tick)
 	b.presence = newPresence(b.client, b.leases)
 	return b, nil
@@ -147,9 +147,10 @@ func (b *Backplane) Run(ctx context.Context) error {
 }
 
 // Resync says that Redis is back after it was away: all receivers get a Gap,
-// and presence and lease are put right at once. It does not block.
+// and subscription, presence and lease are put right at once. It does not
+// block.
 func (b *Backplane) Resync() {
-	b.subs.gapAll()
+	b.subs.resync()
 	b.wakeUp()
 }
 

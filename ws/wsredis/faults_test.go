@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/seed-6230208e/tandem/internal/redistest"
 	"github.com/seed-6230208e/tandem/ws"
 	"github.com/seed-6230208e/tandem/ws/wstest"
@@ -52,6 +54,9 @@ func covered(at ws.Position, before wstest.Recorded) func(wstest.Recorded) bool 
 func memberCount(t testing.TB, r *replica) int {
 	t.Helper()
 	members, err := r.Members(t.Context(), doc)
+	if errors.Is(err, ws.ErrUnavailable) {
+		return -1
+	}
 	if err != nil {
 		t.Fatalf("members: %v", err)
 	}
@@ -270,5 +275,56 @@ func TestLostReply(t *testing.T) {
 		if err != nil || h.Head != 21 {
 			t.Errorf("head %d, %v", h.Head, err)
 		}
+	})
+}
+
+// Nobody may miss what comes right after a subscription, not even when its
+// announcement is the one that is lost.
+func TestFirstAnnouncementLost(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
+		a, admin := startTicking(t, "a", s.Addr(), slow), s.Client(t)
+		onA := subscribe(t, a, doc)
+		h, err := a.History(t.Context(), doc, nil, 1)
+		if err != nil || h.Head != 0 {
+			t.Fatalf("%+v, %v", h, err)
+		}
+		pipe := admin.TxPipeline() // append.lua without PUBLISH
+		pipe.XAdd(t.Context(), &redis.XAddArgs{Stream: "tandem:log:{doc:d}", ID: "1-0", Values: []string{"f", "}"}})
+		pipe.HSet(t.Context(), "tandem:doc:{doc:d}", "seq", 1)
+		if _, err := pipe.Exec(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		onA.Wait(t, "a gap", gap)
+	})
+}
+
+// A middlebox forgot the subscription's connection: the next document that is
+// opened finds out, and is not refused for it.
+func TestSubscribeOnDeafConnection(t *testing.T) {
+	s := redistest.Start(t)
+	link := redistest.NewLink(t, s.Addr())
+	a := startTicking(t, "a", link.Addr(), slow)
+	eventually(t, "health", func() bool { return a.Healthy() == nil })
+	link.DropIdle()
+	subscribe(t, a, doc)
+	subscribe(t, a, "other")
+}
+
+// A presence hash that was lost is refilled by every replica. Nobody is told
+// of the part that happens to be there.
+func TestMembersAreWholeOrUnavailable(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
+		admin := s.Client(t)
+		a, b := startTicking(t, "a", s.Addr(), calm), startTicking(t, "b", s.Addr(), calm)
+		subscribe(t, a, doc)
+		onB := subscribe(t, b, doc)
+		announce(t, a, joined("a1"))
+		announce(t, b, joined("b1"))
+		onB.Wait(t, "both", func(r wstest.Recorded) bool { return r.Joined("a1") > 0 && r.Joined("b1") > 0 })
+		remove(t, admin, "tandem:presence:{doc:d}")
+		if _, err := b.Members(t.Context(), doc); !errors.Is(err, ws.ErrUnavailable) {
+			t.Errorf("members: %v", err)
+		}
+		eventually(t, "the members", func() bool { return memberCount(t, b) == 2 })
 	})
 }

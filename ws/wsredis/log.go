@@ -60,7 +60,7 @@ func (b *Backplane) History(ctx context.Context, document string, since *ws.Posi
 	if r.failed || tails.failed {
 		return ws.History{}, fmt.Errorf("history: unexpected reply of %d values", len(reply))
 	}
-	b.subs.learn(document, ws.Position{Epoch: h.Epoch})
+	b.subs.readUpTo(document, at)
 	return h, nil
 }
 

@@ -26,6 +26,7 @@ func (p *Pairs) receive(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(retry/2 + rand.N(retry)):
+		case <-p.back:
 		}
 		retry = min(2*retry, retryAfterMax)
 	}

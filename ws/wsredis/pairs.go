@@ -59,6 +59,7 @@ type Pairs struct {
 	logger      *slog.Logger
 	metrics     *pairMetrics
 	wake        chan struct{} // capacity 1: there are claims to look at
+	back        chan struct{} // capacity 1: Redis is back
 
 	mu     sync.Mutex
 	claims map[string]*pairClaim   // by connection; those under way too
@@ -101,6 +102,7 @@ func NewPairs(cfg PairsConfig) (*Pairs, error) {
 		logger:      b.logger,
 		metrics:     m,
 		wake:        make(chan struct{}, 1),
+		back:        make(chan struct{}, 1),
 		claims:      map[string]*pairClaim{},
 		dirty:       map[string]struct{}{},
 		freed:       map[string]ws.PairSeat{},
@@ -121,6 +123,7 @@ func (p *Pairs) Run(ctx context.Context) error {
 // Resync says that Redis is back after it was away: every claim is looked at,
 // and made again where it was lost. It does not block.
 func (p *Pairs) Resync() {
+	notify(p.back)
 	p.mu.Lock()
 	p.renew = true
 	for connection := range p.claims {

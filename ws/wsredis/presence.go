@@ -3,6 +3,7 @@ package wsredis
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"maps"
@@ -78,7 +79,11 @@ func (b *Backplane) Announce(ctx context.Context, document string, change ws.Pre
 
 // Members implements ws.Presence.
 func (b *Backplane) Members(ctx context.Context, document string) ([]ws.Member, error) {
-	present, err := b.presence.read(ctx, document)
+	present, err := b.presence.whole(ctx, document)
+	if errors.Is(err, errIncomplete) {
+		b.subs.wantSurveyOf(document)
+		b.wakeUp()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -176,6 +181,30 @@ func (p *presence) read(ctx context.Context, document string) (map[string]presen
 		m := present{value: value}
 		if json.Unmarshal([]byte(value), &m.presentMember) == nil && m.Member.ConnectionID == conn {
 			members[conn] = m
+		}
+	}
+	return members, nil
+}
+
+// errIncomplete: the presence hash was lost. All replicas are about to put
+// their members back; who takes what is there for everybody sees the others
+// leave.
+var errIncomplete = fmt.Errorf("%w: members are being put back", ws.ErrUnavailable)
+
+// whole is read, or errIncomplete when this replica's own members are missing.
+func (p *presence) whole(ctx context.Context, document string) (map[string]present, error) {
+	done, err := p.turn(ctx, document) // what is being written is not missing
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	members, err := p.read(ctx, document)
+	if err != nil {
+		return nil, err
+	}
+	if conn := p.sample(document); conn != "" {
+		if _, ok := members[conn]; !ok {
+			return nil, errIncomplete
 		}
 	}
 	return members, nil

@@ -17,7 +17,7 @@ const (
 	retryAfterMax      = 2 * time.Second
 )
 
-var errDeaf = errors.New("own probe was not heard")
+var errDeaf = errors.New("nothing is heard on the subscription")
 
 // run keeps a pub/sub connection until ctx ends, and returns after its
 // goroutines.
@@ -42,6 +42,7 @@ func (s *subscriptions) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(retry/2 + rand.N(retry)):
+		case <-s.back:
 		}
 		retry = min(2*retry, retryAfterMax)
 	}
@@ -55,6 +56,10 @@ func (s *subscriptions) live(ctx context.Context) error {
 	defer cancel(nil)
 	pubsub := s.client.Subscribe(ctx) // connects later
 	s.allDirty()
+	select {
+	case <-s.overdue: // on the connection before
+	default:
+	}
 
 	var wg sync.WaitGroup
 	wg.Go(func() { cancel(s.read(ctx, pubsub)) })
@@ -66,13 +71,16 @@ func (s *subscriptions) live(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// lost fails those who wait for a confirmation, and reports whether the probe
-// had been heard on the connection that ended.
+// lost fails those who wait for a confirmation, unless Redis may well give it
+// on the next connection, and reports whether the probe had been heard on the
+// one that ended.
 func (s *subscriptions) lost(err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range s.topics {
-		t.finishLocked(err)
+	if !errors.Is(err, errDeaf) {
+		for _, t := range s.topics {
+			t.finishLocked(err)
+		}
 	}
 	heard := !s.heard.IsZero()
 	s.heard = time.Time{}
@@ -113,7 +121,6 @@ func (s *subscriptions) confirmed(channel string) {
 	case t == nil: // unsubscribed meanwhile
 	case t.confirmed:
 		s.wantGapLocked(t, gapResubscribed)
-		s.resubscribed()
 	default:
 		t.finishLocked(nil)
 	}
@@ -194,8 +201,8 @@ func (s *subscriptions) allDirty() {
 	}
 }
 
-// watch publishes the probe once a tick and fails when it is not heard: a
-// subscription can go silent without an error.
+// watch publishes the probe once a tick and fails when it is not heard, or a
+// confirmation does not come: a subscription can go silent without an error.
 func (s *subscriptions) watch(ctx context.Context) error {
 	began := time.Now()
 	ticker := time.NewTicker(s.tick)
@@ -204,6 +211,8 @@ func (s *subscriptions) watch(ctx context.Context) error {
 		select {
 		case <-s.probeable:
 		case <-ticker.C:
+		case <-s.overdue:
+			return errDeaf
 		case <-ctx.Done():
 			return ctx.Err()
 		}

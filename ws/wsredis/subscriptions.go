@@ -25,17 +25,19 @@ const eventsAhead = 256
 // unsubscribe wait for the last call.
 type subscriptions struct {
 	// Fixed after construction.
-	client       redis.UniversalClient
-	probe        string // channel of the delivery probe
-	tick         time.Duration
-	logger       *slog.Logger
-	metrics      *metrics
-	resubscribed func() // a subscription was renewed; must not block
+	client  redis.UniversalClient
+	probe   string // channel of the delivery probe
+	tick    time.Duration
+	logger  *slog.Logger
+	metrics *metrics
+	urgent  func() // the tick is wanted now; must not block
 
 	events    chan event    // reader → dispatcher
 	changed   chan struct{} // capacity 1: dirty has something
 	gaps      chan struct{} // capacity 1: a topic's gap is due
 	probeable chan struct{} // capacity 1: the probe's channel was confirmed
+	overdue   chan struct{} // capacity 1: a confirmation does not come
+	back      chan struct{} // capacity 1: Redis is back
 	ended     chan struct{} // closed when run is over
 
 	mu       sync.Mutex
@@ -59,6 +61,8 @@ func newSubscriptions(client redis.UniversalClient, probe string, tick time.Dura
 		changed:   make(chan struct{}, 1),
 		gaps:      make(chan struct{}, 1),
 		probeable: make(chan struct{}, 1),
+		overdue:   make(chan struct{}, 1),
+		back:      make(chan struct{}, 1),
 		ended:     make(chan struct{}),
 		topics:    map[string]*topic{},
 		dirty:     map[string]struct{}{},
@@ -78,18 +82,7 @@ func (s *subscriptions) subscribe(ctx context.Context, document string, r ws.Rec
 	s.dirtyLocked(document)
 	s.mu.Unlock()
 
-	var err error
-	select {
-	case <-t.ready:
-		s.mu.Lock()
-		err = t.failed
-		s.mu.Unlock()
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-s.ended:
-		err = context.Canceled
-	}
-	if err != nil {
+	if err := s.confirmation(ctx, t); err != nil {
 		s.unsubscribe(t)
 		return nil, fmt.Errorf("%w: subscribe: %w", ws.ErrUnavailable, err)
 	}
@@ -98,6 +91,27 @@ func (s *subscriptions) subscribe(ctx context.Context, document string, r ws.Rec
 		s.unsubscribe(t)
 		s.metrics.subscriptions.Dec()
 	}), nil
+}
+
+// confirmation waits until Redis has confirmed the topic's subscription. A
+// connection on which that takes too long is deaf; the next one confirms it.
+func (s *subscriptions) confirmation(ctx context.Context, t *topic) error {
+	overdue := time.NewTimer(s.tick * 2 / 3)
+	defer overdue.Stop()
+	for {
+		select {
+		case <-t.ready:
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return t.failed
+		case <-overdue.C:
+			notify(s.overdue)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.ended:
+			return context.Canceled
+		}
+	}
 }
 
 // unsubscribe returns after the last call to the receiver has.
@@ -177,6 +191,23 @@ func (s *subscriptions) learn(document string, at ws.Position) {
 	}
 }
 
+// readUpTo takes note that the log was read here. After a subscription that is
+// what its owner begins with: whatever comes later has to be announced.
+func (s *subscriptions) readUpTo(document string, at ws.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.topics[document]
+	if t == nil {
+		return
+	}
+	if t.learnLocked(ws.Position{Epoch: at.Epoch}) {
+		s.wantGapLocked(t, gapEpoch)
+	}
+	if t.confirmed {
+		t.baseLocked(at.Seq)
+	}
+}
+
 // checked compares a topic with what the tick found.
 func (s *subscriptions) checked(t *topic, at ws.Position) {
 	s.mu.Lock()
@@ -199,9 +230,14 @@ func (s *subscriptions) wantGapLocked(t *topic, reason string) {
 	t.gap, t.survey = true, true
 	s.metrics.gaps.WithLabelValues(reason).Inc()
 	notify(s.gaps)
+	if reason == gapResubscribed || reason == gapEpoch { // members may be lost as well
+		s.urgent()
+	}
 }
 
-func (s *subscriptions) gapAll() {
+// resync says that Redis is back after it was away.
+func (s *subscriptions) resync() {
+	notify(s.back)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.topics {

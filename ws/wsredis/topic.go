@@ -21,7 +21,7 @@ type topic struct {
 	at        ws.Position         // newest position known, from anywhere
 	delivered uint64              // highest seq announced to us in at.Epoch
 	expected  uint64              // head at the last check; delivered by the next
-	based     bool                // expected holds
+	based     bool                // it is known where delivery began
 }
 
 func newTopic(document string, r ws.Receiver) *topic {
@@ -48,14 +48,20 @@ func (t *topic) learnLocked(at ws.Position) bool {
 // whether something is missing. An announcement has from one check to the
 // next to arrive.
 func (t *topic) checkLocked(head uint64) bool {
-	if !t.based {
-		t.based = true
-		t.delivered = max(t.delivered, head) // from before the subscription
-	}
+	t.baseLocked(head)
 	missed := t.delivered < t.expected
 	t.delivered = max(t.delivered, t.expected)
 	t.expected = head
 	return missed
+}
+
+// baseLocked takes what is in the log now for delivered, unless it is known
+// already where delivery began.
+func (t *topic) baseLocked(head uint64) {
+	if !t.based {
+		t.based = true
+		t.delivered = max(t.delivered, head)
+	}
 }
 
 // finishLocked ends the wait of subscribe.
