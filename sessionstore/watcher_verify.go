@@ -3,6 +3,7 @@ package sessionstore
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"time"
 
@@ -34,6 +35,11 @@ func (w *Watcher) work(ctx context.Context) {
 		w.round(ctx)
 	}
 }
+
+// patience is how long the worker waits for one answer. A connection whose
+// peer forgot it never answers; what waits behind it must still be done within
+// VerifyEvery and a second.
+func (w *Watcher) patience() time.Duration { return min(time.Second, w.cfg.VerifyEvery/2) }
 
 // round does all work that waits now.
 func (w *Watcher) round(ctx context.Context) {
@@ -68,7 +74,11 @@ func (w *Watcher) scan(ctx context.Context) {
 
 	began := time.Now()
 	for chunk := range slices.Chunk(entries, verifyChunk) {
-		if err := w.compare(ctx, chunk); err != nil {
+		err := w.compareInTime(ctx, chunk)
+		if late := net.Error(nil); errors.As(err, &late) && late.Timeout() { // that connection is given up: once more
+			err = w.compare(ctx, chunk)
+		}
+		if err != nil {
 			if !w.blind {
 				w.log.Warn("bound sessions cannot be verified", "err", err)
 			}
@@ -78,6 +88,12 @@ func (w *Watcher) scan(ctx context.Context) {
 	}
 	w.blind = false
 	w.metrics.verify.Observe(time.Since(began).Seconds())
+}
+
+func (w *Watcher) compareInTime(ctx context.Context, chunk []*entry) error {
+	ctx, cancel := context.WithTimeout(ctx, w.patience())
+	defer cancel()
+	return w.compare(ctx, chunk)
 }
 
 func (w *Watcher) compare(ctx context.Context, chunk []*entry) error {
@@ -136,7 +152,9 @@ func (w *Watcher) refresh(ctx context.Context, e *entry) {
 		return
 	}
 
-	s, err := w.factory.follow(ctx, ref)
+	reading, cancel := context.WithTimeout(ctx, w.patience())
+	defer cancel()
+	s, err := w.factory.follow(reading, ref)
 	if reason := w.learn(e, version, s, err); errors.Is(err, ErrNotFound) && reason != "" {
 		w.factory.lose(ctx, e.handle, reason)
 	}
@@ -227,7 +245,9 @@ func (w *Watcher) touchAll(ctx context.Context) {
 		return
 	}
 
-	err := w.factory.Touch(ctx, snapshots...)
+	writing, cancel := context.WithTimeout(ctx, w.patience())
+	defer cancel()
+	err := w.factory.Touch(writing, snapshots...)
 
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -32,10 +35,15 @@ type guard struct {
 	// those last used before dead are not worth it.
 	doubt atomic.Int64 // the latest time-out of a command or ping
 	dead  atomic.Int64 // the latest time-out of a ping: whatever forgot one idle flow forgot them all
+
+	mu    sync.Mutex
+	conns map[*conn]struct{} // all that are open
 }
 
 func newGuard(every, timeout time.Duration, onDoubt func(), m *metrics) *guard {
-	return &guard{every: every, timeout: timeout, onDoubt: onDoubt, metrics: m, start: time.Now()}
+	return &guard{
+		every: every, timeout: timeout, onDoubt: onDoubt, metrics: m, start: time.Now(), conns: map[*conn]struct{}{},
+	}
 }
 
 func (g *guard) now() int64 { return int64(time.Since(g.start)) }
@@ -44,6 +52,9 @@ func (g *guard) now() int64 { return int64(time.Since(g.start)) }
 func (g *guard) wrap(nc net.Conn) net.Conn {
 	c := &conn{Conn: nc, guard: g, socket: newSocket(nc)}
 	c.lastUse.Store(g.now())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.conns[c] = struct{}{}
 	return c
 }
 
@@ -78,6 +89,14 @@ func (c *conn) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Close closes the connection and forgets it.
+func (c *conn) Close() error {
+	c.guard.mu.Lock()
+	delete(c.guard.conns, c)
+	c.guard.mu.Unlock()
+	return c.Conn.Close()
+}
+
 // SyscallConn is called by go-redis' pool, which holds the connection alone,
 // before it hands it out; see guard. Once the check has passed there is
 // nothing left to peek at: under TLS the bytes would mean nothing to it.
@@ -91,6 +110,18 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 func (g *guard) suspect() {
 	g.doubt.Store(g.now())
 	g.onDoubt()
+}
+
+// dropAll closes every connection, subscriptions too: those of an outage that
+// is over. Which of them survived it is not known, and what waits for a reply
+// on one that did not would wait for its time-out.
+func (g *guard) dropAll() {
+	g.mu.Lock()
+	conns := slices.Collect(maps.Keys(g.conns))
+	g.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Conn.Close()
+	}
 }
 
 var (

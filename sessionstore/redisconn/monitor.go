@@ -25,7 +25,7 @@ const (
 
 	// While it is down, probes are this far apart, growing, with jitter.
 	minBackoff = 100 * time.Millisecond
-	maxBackoff = time.Second
+	maxBackoff = 500 * time.Millisecond
 )
 
 // monitor knows whether Redis is up.
@@ -33,13 +33,15 @@ const (
 // One goroutine (run) decides. Up to down: something cast doubt (a failed
 // command or dial, a reply that did not come, or silence for idleProbe), and a
 // probe on a connection of its own failed too. Down to up: a probe succeeded,
-// and the clients' pool works again. A second goroutine (notify) calls the
-// callbacks, so that a slow one delays no probe.
+// the connections from before are closed, and the clients' pool works again. A
+// second goroutine (notify) calls the callbacks, so that a slow one delays no
+// probe.
 type monitor struct {
 	prober  *prober // owned by run once it is started
 	log     *slog.Logger
 	metrics *metrics
 	started time.Time
+	dropAll func()        // closes every connection but the prober's
 	relearn func()        // has a cluster's nodes asked who serves what; nil: no cluster
 	doubts  chan struct{} // holds one: more doubt is no more reason to probe
 	wake    chan struct{} // holds one: changes has entries
@@ -155,6 +157,7 @@ func (m *monitor) recover(ctx context.Context) {
 		if err == nil {
 			// go-redis stops dialling for a second after many failed dials: up
 			// means that commands work, so it must be over that.
+			m.dropAll()
 			err = m.prober.ask(withoutRefusal(ctx), m.client)
 		}
 		if err == nil {

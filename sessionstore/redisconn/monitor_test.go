@@ -120,6 +120,38 @@ func TestIdleOutageIsNoticed(t *testing.T) {
 	states.want(t, true)
 }
 
+// A subscription whose flow was forgotten during an outage is closed at its end.
+func TestBlackholeLeavesNothingDeaf(t *testing.T) {
+	ctx := context.Background()
+	s := redistest.Start(t)
+	link := redistest.NewLink(t, s.Addr())
+	c := open(t, Config{URL: s.URLAt(link.Addr())})
+	states := watchState(c)
+	sub := c.Client().Subscribe(ctx, "news")
+	defer sub.Close()
+	if _, err := sub.Receive(ctx); err != nil {
+		t.Fatal(err)
+	}
+	link.Blackhole(true)
+	states.want(t, false)
+	s.Client(t).Publish(ctx, "news", "vanishes, and its flow with it")
+	link.Blackhole(false)
+	states.want(t, true)
+	// Left alone the subscription would wait on its dead flow for ever.
+	for {
+		m, err := sub.ReceiveTimeout(ctx, 10*time.Second)
+		if err == nil {
+			if _, again := m.(*redis.Subscription); again {
+				return
+			}
+			t.Fatalf("received %v", m)
+		}
+		if late := net.Error(nil); errors.As(err, &late) && late.Timeout() {
+			t.Fatal("the subscription is deaf after the outage")
+		}
+	}
+}
+
 // A command that waits in vain is not the only one to find out.
 func TestBlackholeUnderLoad(t *testing.T) {
 	ctx := context.Background()

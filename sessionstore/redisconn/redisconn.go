@@ -142,6 +142,7 @@ func Open(cfg Config) (*Conn, error) {
 	}
 	c.monitor = newMonitor(c.newProber(), cfg.Logger, m)
 	c.guard = newGuard(cfg.CheckEvery, cfg.CommandTimeout/2, c.monitor.doubt, m)
+	c.monitor.dropAll = c.guard.dropAll
 	opts.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := d.dial(ctx, network, addr)
 		if err != nil {
