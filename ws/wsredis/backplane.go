@@ -36,8 +36,8 @@ type Config struct {
 	// roughly: Redis trims by blocks of up to 100 entries. 0 means 10,000.
 	KeepOperations int
 
-	// Tick is the interval of lease renewals, delivery probes and checks of
-	// open documents. 0 means 3 s.
+	// Tick is the interval of lease renewals and delivery probes; open
+	// documents are checked every second one. 0 means 3 s.
 	Tick time.Duration
 
 	// Lease is how long members outlive a replica that died; at least three

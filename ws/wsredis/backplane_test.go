@@ -47,14 +47,19 @@ func start(t testing.TB, name, addr string) *replica {
 
 func startTicking(t testing.TB, name, addr string, tick time.Duration) *replica {
 	t.Helper()
+	return startWith(t, addr, wsredis.Config{Replica: name, KeepOperations: keep, Tick: tick})
+}
+
+// startWith runs a replica whose client and log are made here.
+func startWith(t testing.TB, addr string, cfg wsredis.Config) *replica {
+	t.Helper()
 	client := redis.NewClient(&redis.Options{
 		Addr: addr, ContextTimeoutEnabled: true,
 		DialTimeout: 2 * time.Second, ReadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second,
 	})
-	b, err := wsredis.New(wsredis.Config{
-		Client: client, Replica: name, KeepOperations: keep, Tick: tick,
-		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
-	})
+	cfg.Client = client
+	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	b, err := wsredis.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -159,13 +159,9 @@ func TestMissedAnnouncement(t *testing.T) {
 		onA := subscribe(t, a, doc)
 		onA.Wait(t, "an operation", has(appendOne(t, a, "1").Position))
 		ctx := context.Background()
-		announce(t, a, joined("c"))
-		if err := admin.Expire(ctx, "tandem:presence:{doc:d}", time.Minute).Err(); err != nil {
+		if _, err := a.History(ctx, doc, nil, 1); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "a check of the document", func() bool {
-			return admin.TTL(ctx, "tandem:presence:{doc:d}").Val() > time.Minute
-		})
 		// Somebody else's operation, without its announcement.
 		if err := admin.XAdd(ctx, &redis.XAddArgs{
 			Stream: "tandem:log:{doc:d}", ID: "2-0", Values: []string{"f", `"id":"2"}`},
@@ -176,6 +172,25 @@ func TestMissedAnnouncement(t *testing.T) {
 			t.Fatal(err)
 		}
 		onA.Wait(t, "a gap", gap)
+	})
+}
+
+// The keys of a document live for as long as somebody is in it.
+func TestLifeIsProlonged(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
+		ctx, admin := t.Context(), s.Client(t)
+		a := startWith(t, s.Addr(), wsredis.Config{Replica: "a", Tick: tick, Retention: 4 * time.Second})
+		subscribe(t, a, doc)
+		announce(t, a, joined("c"))
+		appendOne(t, a, "1")
+		for key, life := range map[string]time.Duration{
+			"tandem:presence:{doc:d}": time.Minute, "tandem:doc:{doc:d}": 3 * time.Second, "tandem:log:{doc:d}": 3 * time.Second,
+		} {
+			if err := admin.Expire(ctx, key, life).Err(); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, key+" to live longer", func() bool { return admin.PTTL(ctx, key).Val() > life })
+		}
 	})
 }
 

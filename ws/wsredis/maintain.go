@@ -7,12 +7,17 @@ import (
 	"time"
 )
 
-// settle lets a burst of reasons to wake up become one.
-const settle = 20 * time.Millisecond
+const (
+	// settle lets a burst of reasons to wake up become one.
+	settle = 20 * time.Millisecond
+
+	// prolongs is how often in a key's life its TTL is looked at.
+	prolongs = 20
+)
 
 // maintain ticks until ctx ends. Idle, a tick costs one PEXPIRE; each open
-// document adds one script, each other replica met there one PTTL, and each
-// kind goes in one round trip.
+// document adds one script in two ticks, each other replica met there one PTTL
+// a tick, and each kind goes in one round trip.
 func (b *Backplane) maintain(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -43,21 +48,25 @@ func (b *Backplane) pass(ctx context.Context, others *watch) time.Duration {
 		others.lost()
 		return b.tick
 	}
+	b.check(ctx, b.subs.due(b.tick*3/2))
 	topics := b.subs.open()
-	b.check(ctx, topics)
 	b.survey(ctx, topics)
 	return b.reap(ctx, topics, others)
 }
 
-// check finds lost logs, missed announcements and lost members.
+// check finds lost logs, missed announcements and lost members, and prolongs
+// the lives of keys now and then.
 func (b *Backplane) check(ctx context.Context, topics []*topic) {
 	calls := make([]call, len(topics))
 	for i, t := range topics {
-		known := b.subs.position(t)
+		known, prolong := b.subs.position(t), 0
+		if b.subs.takeProlong(t, min(b.retention, presenceLife)/prolongs) {
+			prolong = 1
+		}
 		calls[i] = call{
 			keys: append(logKeys(t.document), presenceKey(t.document)),
 			args: b.logArgs(t.document, known.Epoch, known.Seq,
-				b.presence.sample(t.document), int64(presenceLife/time.Second)),
+				b.presence.sample(t.document), int64(presenceLife/time.Second), prolong),
 		}
 	}
 	for i, result := range runAll(ctx, b.client, checkScript, calls) {

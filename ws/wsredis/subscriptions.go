@@ -212,6 +212,7 @@ func (s *subscriptions) readUpTo(document string, at ws.Position) {
 func (s *subscriptions) checked(t *topic, at ws.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	t.checked = time.Now()
 	switch {
 	case t.learnLocked(at):
 		s.wantGapLocked(t, gapEpoch)

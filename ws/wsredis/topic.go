@@ -1,6 +1,8 @@
 package wsredis
 
 import (
+	"time"
+
 	"github.com/seed-6230208e/tandem/ws"
 )
 
@@ -22,6 +24,8 @@ type topic struct {
 	delivered uint64              // highest seq announced to us in at.Epoch
 	expected  uint64              // head at the last check; delivered by the next
 	based     bool                // it is known where delivery began
+	checked   time.Time           // last check that succeeded
+	prolonged time.Time           // last time that TTLs were looked at
 }
 
 func newTopic(document string, r ws.Receiver) *topic {
@@ -74,6 +78,32 @@ func (t *topic) finishLocked(err error) {
 }
 
 // What the tick asks of topics and tells them.
+
+// due returns the topics that there is a reason to check, and those whose last
+// check is so long ago.
+func (s *subscriptions) due(every time.Duration) []*topic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var topics []*topic
+	for _, t := range s.topics {
+		if t.survey || time.Since(t.checked) >= every {
+			topics = append(topics, t)
+		}
+	}
+	return topics
+}
+
+// takeProlong reports, once each so often, that the lives of the topic's keys
+// are to be prolonged.
+func (s *subscriptions) takeProlong(t *topic, every time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(t.prolonged) < every {
+		return false
+	}
+	t.prolonged = time.Now()
+	return true
+}
 
 // position is the newest known of the topic.
 func (s *subscriptions) position(t *topic) ws.Position {

@@ -1,4 +1,4 @@
--- Looks after one open document, once a tick: begins a new epoch when its log
+-- Looks after one open document, every second tick: begins a new epoch when its log
 -- was lost, keeps the document alive while somebody is in it, and tells
 -- whether this replica's members are still in the presence hash.
 --
@@ -7,12 +7,13 @@
 -- ARGV[6] one of the caller's connections, empty: it has no member here.
 --         Hashes are lost whole and reaped by replica, so one stands for all.
 -- ARGV[7] life of the presence hash, seconds
+-- ARGV[8] 1: look at the TTLs too
 -- returns {epoch, head, 1 when that connection is present or none was asked}
 local epoch, seq = open(ARGV[4], tonumber(ARGV[5]))
 if ARGV[6] == '' then return {epoch, seq, 1} end
-keep(seq, false)
+if ARGV[8] == '1' then keep(seq, false) end
 if redis.call('HEXISTS', KEYS[7], ARGV[6]) == 0 then return {epoch, seq, 0} end
-if redis.call('TTL', KEYS[7]) < tonumber(ARGV[7]) / 2 then
+if ARGV[8] == '1' and redis.call('TTL', KEYS[7]) < tonumber(ARGV[7]) / 2 then
   redis.call('EXPIRE', KEYS[7], ARGV[7])
 end
 return {epoch, seq, 1}
