@@ -28,7 +28,7 @@ test: deps ## every package with the race detector, against real Redis and a rea
 .PHONY: e2e
 e2e: deps ## slower suites: failing links, clusters, a real container engine
 	$(GO) test -race -timeout 25m -tags slow ./sessionstore/... ./ws/... ./e2e/...
-	sh e2e/compose/run.sh
+	e2e/compose/run.sh
 
 .PHONY: check
 check: fmt vet staticcheck vuln
