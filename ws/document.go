@@ -41,11 +41,13 @@ type document struct {
 
 	mu       sync.Mutex // guards the following; lock order: document.mu, conn.mu
 	members  map[*conn]Member
-	roster   roster   // everybody, over all replicas
-	at       Position // of the newest operation in the ring
-	known    Position // the newest heard of; where it is past at, operations are missing
-	outgoing merge    // own members' changes, to be announced
-	incoming merge    // everybody's changes, to be broadcast
+	roster   roster        // everybody, over all replicas
+	listing  func() []byte // members and roster, encoded for replies; nil: not since they changed
+	at       Position      // of the newest operation in the ring
+	known    Position      // the newest heard of; where it is past at, operations are missing
+	outgoing merge         // own members' changes, to be announced
+	told     chan struct{} // closed after the announcement of outgoing; nil: nobody waits for that
+	incoming merge         // everybody's changes, to be broadcast
 	tick     *time.Timer
 	ticked   time.Time // when the last presence frame was pushed
 	need     needs
@@ -182,6 +184,7 @@ func (d *document) restartLocked(at Position, lost uint64) {
 // presenceLocked follows a change and has it broadcast with the next tick.
 func (d *document) presenceLocked(c PresenceChange) {
 	d.roster.apply(c)
+	d.listing = nil
 	d.incoming.add(c)
 	if d.incoming.empty() || d.closed || d.tick != nil {
 		return

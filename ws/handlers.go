@@ -176,11 +176,10 @@ func (c *conn) sync(req request) {
 	}
 	c.mu.Lock()
 	lost := c.out.lostPresence
-	c.out.lostPresence = false
 	c.mu.Unlock()
-	var present []Member
+	var present []byte
 	if lost {
-		present = c.doc.present()
+		present = c.doc.present(c)
 	}
 	c.replyRaw(syncFrame(req.ID, h, present))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"sync"
 )
 
 // maxReplyBytes is how many bytes of operations one reply holds.
@@ -38,10 +39,13 @@ func (c *conn) join(req request) {
 		return
 	}
 	c.doc = d
-	// The cursors are set now; the gate opens with the reply, so that it
-	// comes before every broadcast.
-	present := d.attach(c, Position{h.Epoch, h.Head})
-	frame := joinedFrame(req.ID, c.document, h, present)
+	told := d.attach(c, Position{h.Epoch, h.Head})
+	select {
+	case <-told: // whoever joins after this reply, anywhere, is told of this one
+	case <-ctx.Done():
+	}
+	frame := joinedFrame(req.ID, c.document, h, d.present(c))
+	// The gate opens with the reply, so that it comes before every broadcast.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.setStateLocked(stateJoined)
@@ -70,28 +74,30 @@ func (c *conn) leaveDocument(reason string) {
 	c.hub.release(d)
 }
 
-// attach makes c a member that has read history up to seen, and returns
-// everybody present. Broadcasts after seen wait for c in the rings.
-func (d *document) attach(c *conn, seen Position) []Member {
+// attach makes c a member that has read history up to seen: operations after
+// it wait for c in the ring. told is closed when the others have been told,
+// or it was tried.
+func (d *document) attach(c *conn, seen Position) (told <-chan struct{}) {
 	member := Member{ConnectionID: c.id, UserID: c.who.user, UserName: c.who.name, Color: c.who.color}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.members[c] = member
+	d.listing = nil
 	d.outgoing.join(member)
+	if d.told == nil {
+		d.told = make(chan struct{})
+	}
 	d.wakeLocked()
 	// History may be ahead of the announcements; when they do not come they
 	// are fetched.
 	d.noteLocked(seen, soon)
 
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.out.doc = d
 	c.out.seen = seen
 	c.out.opCursor = d.cursorAfterLocked(seen)
-	c.out.presCursor = d.presence.head.Load()
-	c.out.lostPresence = false
-	c.mu.Unlock()
-
-	return d.presentLocked()
+	return d.told
 }
 
 // detach takes c out again and has the others told.
@@ -103,6 +109,7 @@ func (d *document) detach(c *conn, reason string) {
 		return
 	}
 	delete(d.members, c)
+	d.listing = nil
 	d.outgoing.leave(Departure{Member: member, Reason: reason})
 	d.wakeLocked()
 }
@@ -114,26 +121,33 @@ func (d *document) setState(c *conn, state []byte) {
 	if member, ok := d.members[c]; ok {
 		member.State = state
 		d.members[c] = member
+		d.listing = nil
 		d.outgoing.update(member)
 		d.wakeLocked()
 	}
 }
 
-// present returns everybody present.
-func (d *document) present() []Member {
+// present returns the list of everybody present, encoded, for a reply to c:
+// what changes afterwards waits for it in the ring. This replica's own members
+// are in it although their announcement may still be under way. Those who join
+// at once share one list.
+func (d *document) present(c *conn) []byte {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.presentLocked()
-}
-
-// presentLocked adds this replica's own members to those who were announced:
-// their announcement may still be under way.
-func (d *document) presentLocked() []Member {
-	everybody := maps.Clone(d.roster)
-	for c, member := range d.members {
-		everybody[c.id] = member
+	c.mu.Lock()
+	c.out.presCursor = d.presence.head.Load()
+	c.out.lostPresence = false
+	c.mu.Unlock()
+	if d.listing == nil {
+		everybody := maps.Clone(d.roster)
+		for own, member := range d.members {
+			everybody[own.id] = member
+		}
+		list := sorted(everybody)
+		d.listing = sync.OnceValue(func() []byte { return encode(entries(list)) })
 	}
-	return sorted(everybody)
+	listing := d.listing
+	d.mu.Unlock()
+	return listing()
 }
 
 // cursorAfterLocked returns where in the ring a reader of history up to seen

@@ -250,22 +250,23 @@ func encode(f any) []byte {
 	return data
 }
 
-// joinedFrame builds the reply to join_document. Frames of operations and
-// the snapshot go in as they are: nothing is encoded twice.
-func joinedFrame(re, document string, h History, present []Member) []byte {
+// joinedFrame builds the reply to join_document. Frames of operations, the
+// snapshot and the list of those present go in as they are: nothing is encoded
+// twice.
+func joinedFrame(re, document string, h History, present []byte) []byte {
 	b := openFrame("joined_document", re)
 	b = appendField(b, "document", document)
 	b = appendField(b, "epoch", h.Epoch)
 	b = appendField(b, "seq", h.Head)
 	b = appendHistory(b, h)
 	b = append(b, `,"presence":`...)
-	b = append(b, encode(entries(present))...)
+	b = append(b, present...)
 	return append(b, '}')
 }
 
 // syncFrame builds the reply to sync_request. present is nil unless the
 // client lost presence frames and needs everybody again.
-func syncFrame(re string, h History, present []Member) []byte {
+func syncFrame(re string, h History, present []byte) []byte {
 	from := h.Head + 1
 	if len(h.Entries) > 0 {
 		from = h.Entries[0].Seq
@@ -277,7 +278,7 @@ func syncFrame(re string, h History, present []Member) []byte {
 	b = appendHistory(b, h)
 	if present != nil {
 		b = append(b, `,"presence":`...)
-		b = append(b, encode(entries(present))...)
+		b = append(b, present...)
 	}
 	return append(b, '}')
 }

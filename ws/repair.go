@@ -117,7 +117,8 @@ func (d *document) announceInLocked(announced time.Time) time.Duration {
 // told is false when nothing did.
 func (d *document) announce(ctx context.Context) (told bool, err error) {
 	d.mu.Lock()
-	change := d.outgoing.take()
+	change, waiting := d.outgoing.take(), d.told
+	d.told = nil
 	d.mu.Unlock()
 	if change.Empty() {
 		return false, nil
@@ -128,6 +129,9 @@ func (d *document) announce(ctx context.Context) (told bool, err error) {
 		d.mu.Lock()
 		d.outgoing.addEarlier(change)
 		d.mu.Unlock()
+	}
+	if waiting != nil {
+		close(waiting)
 	}
 	return true, err
 }

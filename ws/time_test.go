@@ -382,7 +382,6 @@ func TestJoinsWithinATick(t *testing.T) {
 			if present := c.Join(nil).Presence; len(present) != n {
 				t.Errorf("member %d is told of %d", n, len(present))
 			}
-			synctest.Wait()
 			if members, err := elsewhere.Members(t.Context(), "d"); err != nil || len(members) != n {
 				t.Errorf("%d members are announced, not %d: %v", len(members), n, err)
 			}
