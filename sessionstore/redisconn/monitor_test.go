@@ -396,3 +396,20 @@ func TestChangesForSlowCallbacks(t *testing.T) {
 		t.Error("called after remove")
 	}
 }
+
+// Redis falls silent. Whoever asks right then is answered soon, not after all
+// the time-outs that a command can meet on its way.
+func TestSilenceIsAnsweredSoon(t *testing.T) {
+	s := redistest.Start(t)
+	link := redistest.NewLink(t, s.Addr())
+	c := open(t, Config{URL: s.URLAt(link.Addr())})
+	if err := c.Client().Get(t.Context(), "k").Err(); !errors.Is(err, redis.Nil) {
+		t.Fatal(err)
+	}
+	link.Blackhole(true)
+	begin := time.Now()
+	err := c.Client().Get(t.Context(), "k").Err()
+	if took := time.Since(begin); !IsUnavailable(err) || took > 3*time.Second {
+		t.Errorf("%v after %s", err, took)
+	}
+}

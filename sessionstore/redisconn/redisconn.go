@@ -46,11 +46,12 @@ type Config struct {
 	CheckEvery time.Duration
 
 	// DialTimeout bounds making a connection, its TLS handshake included.
-	// 0: 2 s. Negative: an error.
+	// 0: 1 s. Negative: an error.
 	DialTimeout time.Duration
 
 	// CommandTimeout bounds each attempt at a command, and the wait for a free
-	// connection. 0: 2 s. Negative: an error.
+	// connection. A command is attempted twice at most, so that a page answers
+	// after twice that when Redis falls silent. 0: 1 s. Negative: an error.
 	CommandTimeout time.Duration
 
 	// TLS is used by the rediss forms. Nil: the system's roots. What the URL
@@ -68,7 +69,7 @@ type Config struct {
 // Defaults of Config.
 const (
 	defaultCheckEvery = 20 * time.Second
-	defaultTimeout    = 2 * time.Second
+	defaultTimeout    = time.Second
 )
 
 func (cfg *Config) setDefaults() error {
