@@ -75,6 +75,9 @@ type subscription struct {
 	onGap     func()
 	onFailure func(cause subscriptionFailure, worked bool, err error)
 
+	// again has the next attempt made at once: Redis is back.
+	again chan struct{} // capacity 1
+
 	// heard is when the last probe came back on the present connection; nil
 	// while it has not proven itself.
 	heard atomic.Pointer[time.Time]
@@ -130,7 +133,11 @@ func (s *subscription) run(ctx context.Context) {
 			delay = firstResubscribe
 		}
 		// Jitter keeps the replicas from coming back all at once.
-		sleep(ctx, delay/2+rand.N(delay))
+		select {
+		case <-time.After(delay/2 + rand.N(delay)):
+		case <-s.again:
+		case <-ctx.Done():
+		}
 		delay = min(2*delay, lastResubscribe)
 	}
 }

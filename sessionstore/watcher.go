@@ -123,7 +123,8 @@ func NewWatcher(f *Factory, cfg WatchConfig) (*Watcher, error) {
 		probe:      probeChannel(NewHandle()),
 		probeEvery: 3 * time.Second,
 		onNews:     w.hear,
-		onGap:      w.Reverify,
+		again:      make(chan struct{}, 1),
+		onGap:      w.rescan,
 		onFailure:  w.subscriptionFailed,
 	}
 	return w, nil
@@ -151,9 +152,15 @@ func (w *Watcher) Run(ctx context.Context) error {
 // lately, by a message to itself, that they are delivered.
 func (w *Watcher) Healthy() error { return w.sub.healthy() }
 
-// Reverify has every bound session read at once, as after news may have been
-// lost. It does not wait.
+// Reverify has every bound session read at once, and a broken subscription made
+// again: Redis was away and is back. It does not wait.
 func (w *Watcher) Reverify() {
+	signal(w.sub.again)
+	w.rescan()
+}
+
+// rescan has every bound session read at once: news may have been lost.
+func (w *Watcher) rescan() {
 	w.mu.Lock()
 	w.heard++
 	w.queue.scan = true

@@ -1,8 +1,16 @@
 package sessionstore
 
 import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/seed-6230208e/tandem/internal/redistest"
 )
@@ -68,5 +76,46 @@ func TestWatcherTouch(t *testing.T) {
 			t.Errorf("%d touches wait within TouchEvery of the last", waiting)
 		}
 		a.w.mu.Unlock()
+	})
+}
+
+// Attempts to subscribe are seconds apart after a while. That Redis is back is
+// a reason not to wait for the next.
+func TestReverifySubscribesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int64
+		rdb := redis.NewClient(&redis.Options{
+			MaxRetries: -1, DialerRetries: 1,
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}, // it looks the name up
+			Dialer: func(context.Context, string, string) (net.Conn, error) {
+				dials.Add(1)
+				return nil, errors.New("refused")
+			},
+		})
+		defer rdb.Close()
+		f, err := New(rdb, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := NewWatcher(f, WatchConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ran := make(chan error)
+		go func() { ran <- w.Run(ctx) }()
+
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		before := dials.Load()
+		w.Reverify()
+		synctest.Wait() // no time passes
+		if dials.Load() == before {
+			t.Error("the subscription was not made again")
+		}
+		stop()
+		if err := <-ran; err != nil {
+			t.Fatal(err)
+		}
 	})
 }
