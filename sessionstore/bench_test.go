@@ -1,7 +1,10 @@
 package sessionstore_test
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,13 +27,58 @@ func typical(b *testing.B, f *sessionstore.Factory) *sessionstore.Session {
 		"cart", []string{strings.Repeat("x", 100), strings.Repeat("y", 100)}, "locale", "de", "csrf", strings.Repeat("z", 64))
 }
 
+// BenchmarkLoadBesideGET states how long a load takes in round trips of a bare
+// GET of the same value. On a busy machine means are worth little: rounds of
+// each alternate, and the quickest quarter of them is compared.
+func BenchmarkLoadBesideGET(b *testing.B) {
+	const inRound = 50
+	rdb := redistest.Start(b).Client(b)
+	ctx := b.Context()
+	f := factory(b, rdb, sessionstore.Config{})
+	sealed := factory(b, rdb, guarded(b, sessionstore.Config{}))
+	s, g := typical(b, f), typical(b, sealed)
+	steps := []struct {
+		name string
+		do   func() error
+		took []time.Duration
+	}{
+		{name: "GET", do: func() error { return rdb.Get(ctx, "session:"+s.ID()).Err() }},
+		{name: "pipeline/GET", do: func() error {
+			pipe := rdb.Pipeline()
+			pipe.MGet(ctx, "session:"+s.ID(), "tandem:end:{session:"+s.ID()+"}")
+			pipe.PTTL(ctx, "session:"+s.ID())
+			return errOf(pipe.Exec(ctx))
+		}},
+		{name: "load/GET", do: func() error { return errOf(f.Load(ctx, s.ID())) }},
+		{name: "guarded/GET", do: func() error { return errOf(sealed.Load(ctx, g.ID())) }},
+	}
+	for b.Loop() {
+		for i := range steps {
+			began := time.Now()
+			for range inRound {
+				must(b, steps[i].do())
+			}
+			steps[i].took = append(steps[i].took, time.Since(began))
+		}
+	}
+	quartile := func(i int) float64 {
+		slices.Sort(steps[i].took)
+		return float64(steps[i].took[len(steps[i].took)/4])
+	}
+	for i := 1; i < len(steps); i++ {
+		b.ReportMetric(quartile(i)/quartile(0), steps[i].name)
+	}
+	b.ReportMetric(quartile(0)/inRound, "ns/GET")
+}
+
 func BenchmarkLoad(b *testing.B) {
 	rdb := redistest.Start(b).Client(b)
 	ctx := b.Context()
 	f := factory(b, rdb, sessionstore.Config{})
 	gobs := factory(b, rdb, sessionstore.Config{Serializer: sessionstore.Gob(), KeyPrefix: "gob:"})
 	s, g := typical(b, f), typical(b, gobs)
-	app := newStock(b, rdb, plainJSON{})
+	app, gobApp := newStock(b, rdb, plainJSON{}), newStock(b, rdb, nil)
+	gobApp.store.KeyPrefix("gob:")
 
 	b.Run("raw GET", func(b *testing.B) {
 		for b.Loop() {
@@ -50,6 +98,11 @@ func BenchmarkLoad(b *testing.B) {
 	b.Run("redisstore", func(b *testing.B) {
 		for b.Loop() {
 			app.load(s.ID())
+		}
+	})
+	b.Run("redisstore gob", func(b *testing.B) {
+		for b.Loop() {
+			gobApp.load(g.ID())
 		}
 	})
 }
@@ -107,4 +160,34 @@ func BenchmarkManyWriters(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkStore is a request's way to its session: typed, as pages of ours
+// and the gateway ask, and gorilla's, for which all values are decoded.
+func BenchmarkStore(b *testing.B) {
+	rdb := redistest.Start(b).Client(b)
+	f := factory(b, rdb, sessionstore.Config{})
+	st, err := sessionstore.NewStore(f, sessionstore.StoreConfig{})
+	must(b, err)
+	id := typical(b, f).ID()
+	request := func() *http.Request {
+		r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/", nil)
+		r.AddCookie(&http.Cookie{Name: "tandem", Value: id})
+		return r
+	}
+	b.Run("no session", func(b *testing.B) {
+		for b.Loop() {
+			_ = request()
+		}
+	})
+	b.Run("Session", func(b *testing.B) {
+		for b.Loop() {
+			must(b, errOf(st.Session(request())))
+		}
+	})
+	b.Run("Get", func(b *testing.B) {
+		for b.Loop() {
+			must(b, errOf(st.Get(request(), "tandem")))
+		}
+	})
 }

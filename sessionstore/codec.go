@@ -1,9 +1,9 @@
 package sessionstore
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"reflect"
 	"slices"
@@ -11,64 +11,105 @@ import (
 	"unicode/utf8"
 )
 
-// attribute is one decoded attribute of a session. What its cell holds is
-// the codec's choice: the bytes of the value for JSON, the Go value else.
-type attribute struct {
-	key  any    // a string but for what gob applications may use
-	name []byte // JSON: the key as it is written, quotes and escapes included
-	cell any
+// key is what an attribute is found by: a name, or where other is set, what
+// else gob applications use as keys.
+type key struct {
+	name  string
+	other any
 }
 
-// attributes are in the order of the stored value, each key once. They are
-// never modified.
-type attributes []attribute
+func named(name string) key { return key{name: name} }
+
+func keyOf(k any) key {
+	if name, ok := k.(string); ok {
+		return key{name: name}
+	}
+	return key{other: k}
+}
+
+// any is the key in a map of gorilla Values.
+func (k key) any() any {
+	if k.other != nil {
+		return k.other
+	}
+	return k.name
+}
+
+func (k key) reserved() bool { return k.other == nil && reserved(k.name) }
+
+// cell is what an attribute holds, in the one of its fields that the codec
+// uses; or in a change, that the attribute goes.
+type cell struct {
+	raw     string // JSON sessions: the value as it is stored
+	v       any    // others: the value
+	deleted bool
+}
+
+// attributes are those of a stored value, each key once. They are never
+// modified. Of a JSON session it is only known where in the value they are:
+// each request decodes one, and looks at a few.
+type attributes struct {
+	json   jsonObject
+	values map[any]any // of other sessions
+}
 
 // find is linear: sessions have few attributes, and each is looked up at
 // most a handful of times.
-func (as attributes) find(key any) (cell any, ok bool) {
-	for i := range as {
-		if as[i].key == key {
-			return as[i].cell, true
+func (as attributes) find(k key) (c cell, ok bool) {
+	if as.json.raw != "" {
+		i := as.json.find(k)
+		if i < 0 {
+			return cell{}, false
+		}
+		return cell{raw: as.json.value(i)}, true
+	}
+	v, ok := as.values[k.any()]
+	return cell{v: v}, ok
+}
+
+// all goes through the attributes, of a JSON session in their order.
+func (as attributes) all() iter.Seq2[key, cell] {
+	return func(yield func(key, cell) bool) {
+		for i := range as.json.members {
+			if !yield(named(as.json.name(i)), cell{raw: as.json.value(i)}) {
+				return
+			}
+		}
+		for k, v := range as.values {
+			if !yield(keyOf(k), cell{v: v}) {
+				return
+			}
 		}
 	}
-	return nil, false
 }
 
-// changes are the cells that a working copy has set, by key; deleted{} for
-// the attributes that it deleted.
-type changes map[any]any
-
-type deleted struct{}
-
-func isDeleted(cell any) bool {
-	_, ok := cell.(deleted)
-	return ok
-}
+// changes are the cells that a working copy has set, and the attributes that
+// it has deleted.
+type changes map[key]cell
 
 // codec reads and merges stored values. It is safe for concurrent use.
 type codec interface {
-	// decode reads a stored value, which nobody modifies from then on. Its
-	// error always wraps ErrUndecodable.
-	decode(raw []byte) (attributes, error)
+	// decode reads a stored value. Its error always wraps ErrUndecodable.
+	decode(raw string) (attributes, error)
 
-	// merge applies c to a stored value, nil for an empty one, and to what
-	// it was decoded to. What c does not name stays as it is.
-	merge(raw []byte, decoded attributes, c changes) ([]byte, error)
+	// merge applies c to a stored value, empty for none, and to what it was
+	// decoded to. What c does not name stays as it is.
+	merge(raw string, decoded attributes, c changes) (string, error)
 
-	// cell turns a caller's value into what the attribute key holds;
+	// cell turns a caller's value into what the attribute holds;
 	// json.RawMessage is taken as the JSON that it is. The error wraps
 	// ErrValue.
-	cell(key, v any) (any, error)
+	cell(k key, v any) (cell, error)
 
 	// value and json are the two ways to look at a cell. The caller does
 	// not modify what it gets.
-	value(cell any) (v any, ok bool)
-	json(cell any) (json.RawMessage, bool)
+	value(c cell) (v any, ok bool)
+	json(c cell) (json.RawMessage, bool)
 
 	// text is asText of the value.
-	text(cell any) string
+	text(c cell) string
 
-	equal(a, b any) bool
+	equal(a, b cell) bool
 }
 
 func newCodec(s Serializer) codec {
@@ -82,89 +123,111 @@ func newCodec(s Serializer) codec {
 // others back byte for byte.
 type jsonCodec struct{}
 
-func (jsonCodec) decode(raw []byte) (attributes, error) {
-	attrs, err := splitObject(raw)
+func (jsonCodec) decode(raw string) (attributes, error) {
+	object, err := splitObject(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUndecodable, err)
+		return attributes{}, fmt.Errorf("%w: %w", ErrUndecodable, err)
 	}
-	return attrs, nil
+	return attributes{json: object}, nil
 }
 
-func (jsonCodec) merge(raw []byte, attrs attributes, c changes) ([]byte, error) {
-	out := make([]byte, 0, len(raw)+128)
-	out = append(out, '{')
-	member := func(name, value []byte) {
-		if len(out) > 1 {
-			out = append(out, ',')
+func (jsonCodec) merge(raw string, attrs attributes, c changes) (string, error) {
+	var out strings.Builder
+	out.Grow(len(raw) + 128)
+	out.WriteByte('{')
+	member := func(quoted, value string) {
+		if out.Len() > 1 {
+			out.WriteByte(',')
 		}
-		out = append(append(append(out, name...), ':'), value...)
+		out.WriteString(quoted)
+		out.WriteByte(':')
+		out.WriteString(value)
 	}
 	added := maps.Clone(c)
-	for _, a := range attrs {
-		cell, changed := c[a.key]
+	for i := range attrs.json.members {
+		k, quoted := named(attrs.json.name(i)), attrs.json.quoted(i)
+		change, changed := c[k]
 		switch {
 		case !changed:
-			member(a.name, a.cell.(json.RawMessage))
-		case !isDeleted(cell):
-			member(a.name, cell.(json.RawMessage))
+			member(quoted, attrs.json.value(i))
+		case !change.deleted:
+			member(quoted, change.raw)
 		}
-		delete(added, a.key)
+		delete(added, k)
 	}
-	maps.DeleteFunc(added, func(_, cell any) bool { return isDeleted(cell) })
-	for _, name := range slices.SortedFunc(maps.Keys(added), byName) {
-		quoted, err := json.Marshal(name)
+	maps.DeleteFunc(added, func(_ key, c cell) bool { return c.deleted })
+	for _, k := range slices.SortedFunc(maps.Keys(added), func(a, b key) int { return strings.Compare(a.name, b.name) }) {
+		quoted, err := json.Marshal(k.name)
 		if err != nil {
-			return nil, fmt.Errorf("%w: attribute name: %w", ErrValue, err)
+			return "", fmt.Errorf("%w: attribute name: %w", ErrValue, err)
 		}
-		member(quoted, added[name].(json.RawMessage))
+		member(string(quoted), added[k].raw)
 	}
-	return append(out, '}'), nil
+	out.WriteByte('}')
+	return out.String(), nil
 }
 
-// byName orders the keys of a JSON session, which are all strings.
-func byName(a, b any) int { return strings.Compare(a.(string), b.(string)) }
-
-func (jsonCodec) cell(key, v any) (any, error) {
-	if _, ok := key.(string); !ok {
-		return nil, fmt.Errorf("%w: a name that is a %T", ErrValue, key)
+func (jsonCodec) cell(k key, v any) (cell, error) {
+	if k.other != nil {
+		return cell{}, fmt.Errorf("%w: a name that is a %T", ErrValue, k.other)
 	}
 	raw, err := json.Marshal(v)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrValue, err)
+		return cell{}, fmt.Errorf("%w: %w", ErrValue, err)
 	}
-	return json.RawMessage(raw), nil
+	return cell{raw: string(raw)}, nil
 }
 
-func (jsonCodec) value(cell any) (any, bool) {
-	v, err := decodeJSON(cell.(json.RawMessage))
+func (jsonCodec) value(c cell) (any, bool) {
+	v, err := decodeJSON(c.raw)
 	return v, err == nil
 }
 
-func (jsonCodec) json(cell any) (json.RawMessage, bool) { return cell.(json.RawMessage), true }
+func (jsonCodec) json(c cell) (json.RawMessage, bool) { return json.RawMessage(c.raw), true }
 
-// text spares the decoder what is in every session: strings without escapes.
-func (j jsonCodec) text(cell any) string {
-	raw := cell.(json.RawMessage)
-	if raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
-		return string(raw[1 : len(raw)-1])
+// text spares the decoder what is in every session.
+func (j jsonCodec) text(c cell) string {
+	if s, ok := plainString(c.raw); ok {
+		return s
 	}
-	v, _ := j.value(cell)
+	v, _ := j.value(c)
 	return asText(v)
 }
 
-func (jsonCodec) equal(a, b any) bool { return equalJSON(a.(json.RawMessage), b.(json.RawMessage)) }
+// plainString returns the text of a JSON string that holds no escapes.
+func plainString(raw string) (string, bool) {
+	if raw[0] != '"' || strings.IndexByte(raw, '\\') >= 0 || !utf8.ValidString(raw) {
+		return "", false
+	}
+	return raw[1 : len(raw)-1], true
+}
+
+func (jsonCodec) equal(a, b cell) bool { return equalJSON(a.raw, b.raw) }
+
+// plainScalar reports whether a valid JSON value can be written in this way
+// only.
+func plainScalar(raw string) bool {
+	switch raw[0] {
+	case '{', '[', '"':
+		return false
+	}
+	return true
+}
 
 // equalJSON compares two valid JSON values by meaning: spaces, escapes and
 // the order of members do not count, the digits of numbers do.
-func equalJSON(a, b json.RawMessage) bool {
-	if bytes.Equal(a, b) {
+func equalJSON(a, b string) bool {
+	if a == b {
 		return true
 	}
-	decode := func(raw json.RawMessage) (v any) {
-		dec := json.NewDecoder(bytes.NewReader(raw))
+	if plainScalar(a) || plainScalar(b) {
+		return false
+	}
+	decode := func(raw string) (v any) {
+		dec := json.NewDecoder(strings.NewReader(raw))
 		dec.UseNumber()
 		if dec.Decode(&v) != nil {
-			return raw // equal to nothing but itself
+			return &raw // equal to nothing
 		}
 		return v
 	}

@@ -16,45 +16,46 @@ import (
 // anything, and a caller may reach into it, merge decodes its own.
 type valueCodec struct{ serializer Serializer }
 
-func (c valueCodec) decode(raw []byte) (attributes, error) {
+func (c valueCodec) decode(raw string) (attributes, error) {
 	values, err := c.values(raw)
 	if err != nil {
-		return nil, err
+		return attributes{}, err
 	}
-	attrs := make(attributes, 0, len(values))
-	for key, v := range values {
-		attrs = append(attrs, attribute{key: key, cell: v})
-	}
-	return attrs, nil
+	return attributes{values: values}, nil
 }
 
 // values decodes raw. Serializers panic on some inputs (gob on a key that
 // cannot be hashed): that is a value that cannot be decoded, too.
-func (c valueCodec) values(raw []byte) (_ map[any]any, err error) {
+func (c valueCodec) values(raw string) (_ map[any]any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v", ErrUndecodable, p)
 		}
 	}()
-	s := sessions.NewSession(nil, "")
-	if err := c.serializer.Deserialize(raw, s); err != nil {
+	s := &sessions.Session{Values: map[any]any{}}
+	if g, ok := c.serializer.(gobSerializer); ok {
+		err = g.decode(raw, s)
+	} else {
+		err = c.serializer.Deserialize([]byte(raw), s)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUndecodable, err)
 	}
 	return s.Values, nil
 }
 
-func (c valueCodec) merge(raw []byte, _ attributes, change changes) (_ []byte, err error) {
+func (c valueCodec) merge(raw string, _ attributes, change changes) (_ string, err error) {
 	values := map[any]any{}
-	if raw != nil {
+	if raw != "" {
 		if values, err = c.values(raw); err != nil {
-			return nil, err
+			return "", err
 		}
 	}
-	for key, cell := range change {
-		if isDeleted(cell) {
-			delete(values, key)
+	for k, cell := range change {
+		if cell.deleted {
+			delete(values, k.any())
 		} else {
-			values[key] = cell
+			values[k.any()] = cell.v
 		}
 	}
 	defer func() {
@@ -64,33 +65,35 @@ func (c valueCodec) merge(raw []byte, _ attributes, change changes) (_ []byte, e
 	}()
 	s := sessions.NewSession(nil, "")
 	maps.Copy(s.Values, values)
-	if raw, err = c.serializer.Serialize(s); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrValue, err)
+	serialized, err := c.serializer.Serialize(s)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrValue, err)
 	}
-	return raw, nil
+	return string(serialized), nil
 }
 
-func (valueCodec) cell(_, v any) (any, error) {
+func (valueCodec) cell(_ key, v any) (cell, error) {
 	if raw, ok := v.(json.RawMessage); ok {
-		decoded, err := decodeJSON(raw)
+		decoded, err := decodeJSON(string(raw))
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrValue, err)
+			return cell{}, fmt.Errorf("%w: %w", ErrValue, err)
 		}
-		return basic(decoded)
+		v, err = basic(decoded)
+		return cell{v: v}, err
 	}
-	return v, nil
+	return cell{v: v}, nil
 }
 
-func (valueCodec) value(cell any) (any, bool) { return cell, true }
+func (valueCodec) value(c cell) (any, bool) { return c.v, true }
 
-func (valueCodec) json(cell any) (json.RawMessage, bool) {
-	raw, err := json.Marshal(cell)
+func (valueCodec) json(c cell) (json.RawMessage, bool) {
+	raw, err := json.Marshal(c.v)
 	return raw, err == nil
 }
 
-func (valueCodec) text(cell any) string { return asText(cell) }
+func (valueCodec) text(c cell) string { return asText(c.v) }
 
-func (valueCodec) equal(a, b any) bool { return reflect.DeepEqual(a, b) }
+func (valueCodec) equal(a, b cell) bool { return reflect.DeepEqual(a.v, b.v) }
 
 // basic turns decoded JSON into types that every gob process knows without
 // registering them: an application that shares the session must not be locked

@@ -128,7 +128,7 @@ func (f *Factory) ended(ctx context.Context, at ref, r reply, reason Reason) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	s := &Session{f: f, stored: stored{place: f.placeAt(at)}}
-	if err := s.rebase([]byte(r.more)); err != nil {
+	if err := s.rebase(r.more); err != nil {
 		f.log.WarnContext(ctx, "ended a session that cannot be decoded", "session", r.detail, "err", err)
 	}
 	handle := r.detail

@@ -101,24 +101,24 @@ func (f *Factory) load(ctx context.Context, id string, by claim) (*Session, erro
 func (f *Factory) loadAt(ctx context.Context, at place, by claim) (*Session, error) {
 	s := &Session{f: f, by: by}
 	for range maxHops {
-		value, stone, left, err := f.read(ctx, at.ref)
+		found, left, err := f.read(ctx, at.ref)
 		switch {
 		case err != nil:
 			return nil, err
-		case stone != "":
-			if value != nil {
-				f.bury(ctx, at.ref, stone)
+		case found.stone != "":
+			if found.found {
+				f.bury(ctx, at.ref, found.stone)
 			}
-			if at, err = f.heirOf(ctx, at, stone, by); err != nil {
+			if at, err = f.heirOf(ctx, at, found.stone, by); err != nil {
 				return nil, err
 			}
 			s.renewed = true
 			continue
-		case value == nil:
+		case !found.found:
 			return nil, ErrNotFound
 		}
 		s.stored = stored{place: at, idleEnd: time.Now().Add(max(left, 0))}
-		if err := s.rebase(value); err != nil {
+		if err := s.rebase(found.value); err != nil {
 			return nil, err
 		}
 		if !s.identified() {
@@ -139,27 +139,33 @@ func (f *Factory) loadAt(ctx context.Context, at place, by claim) (*Session, err
 // errReread: the session changed its ID or ended between two steps.
 var errReread = errors.New("sessionstore: read again")
 
-// read gets the value and the tombstone at r and the value's TTL, negative
-// when there is none, in one round trip.
-func (f *Factory) read(ctx context.Context, r ref) ([]byte, tombstone, time.Duration, error) {
-	pipe := f.rdb.Pipeline()
-	both := pipe.MGet(ctx, f.valueKey(r), f.endKey(r))
-	ttl := pipe.PTTL(ctx, f.valueKey(r))
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, "", 0, storeError(err)
-	}
-	value, stone := halves(both.Val())
-	return value, stone, ttl.Val(), nil
+// glimpse is what Redis holds at one ref.
+type glimpse struct {
+	value string
+	found bool // there is a value
+	stone tombstone
 }
 
-// halves reads the answer to MGET of a value and its tombstone.
-func halves(answer []any) ([]byte, tombstone) {
-	var value []byte
-	if v, ok := answer[0].(string); ok {
-		value = []byte(v)
+// read gets what is at r and the value's TTL, negative when there is none, in
+// one round trip.
+func (f *Factory) read(ctx context.Context, r ref) (glimpse, time.Duration, error) {
+	valueKey := f.valueKey(r)
+	pipe := f.rdb.Pipeline()
+	both := pipe.MGet(ctx, valueKey, f.endKey(r))
+	ttl := pipe.PTTL(ctx, valueKey)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return glimpse{}, 0, storeError(err)
 	}
+	return glimpseOf(both.Val()), ttl.Val(), nil
+}
+
+// glimpseOf reads the answer to MGET of a value and its tombstone.
+func glimpseOf(answer []any) glimpse {
+	var g glimpse
+	g.value, g.found = answer[0].(string)
 	stone, _ := answer[1].(string)
-	return value, tombstone(stone)
+	g.stone = tombstone(stone)
+	return g
 }
 
 // bury deletes a value that a late writer brought back. The load has its
@@ -250,13 +256,6 @@ func (s *Session) update(ctx context.Context, fn func(*Session) error) (*Session
 	return s, nil
 }
 
-// glimpse is what Redis holds at one ref: the value, nil if there is none,
-// and why it ended, if it did. ReasonRotated: the session lives on elsewhere.
-type glimpse struct {
-	value []byte
-	ended Reason
-}
-
 // peek looks at many refs at once, in their order and without any effect.
 func (f *Factory) peek(ctx context.Context, refs []ref) ([]glimpse, error) {
 	const batch = 256
@@ -274,12 +273,7 @@ func (f *Factory) peek(ctx context.Context, refs []ref) ([]glimpse, error) {
 			return nil, err
 		}
 		for i := range some {
-			value, stone := halves(answer[2*i:])
-			g := glimpse{value: value}
-			if stone != "" {
-				g.ended = stone.reason()
-			}
-			glimpses = append(glimpses, g)
+			glimpses = append(glimpses, glimpseOf(answer[2*i:]))
 		}
 	}
 	return glimpses, nil

@@ -51,12 +51,12 @@ const (
 )
 
 func (f *Factory) valueKey(r ref) string { return f.cfg.KeyPrefix + string(r) }
-func (f *Factory) endKey(r ref) string   { return "tandem:end:{" + f.valueKey(r) + "}" }
-func (f *Factory) nextKey(r ref) string  { return "tandem:next:{" + f.valueKey(r) + "}" }
-func (f *Factory) sidKey(r ref) string   { return "tandem:sid:{" + f.valueKey(r) + "}" }
+func (f *Factory) endKey(r ref) string   { return "tandem:end:{" + f.cfg.KeyPrefix + string(r) + "}" }
+func (f *Factory) nextKey(r ref) string  { return "tandem:next:{" + f.cfg.KeyPrefix + string(r) + "}" }
+func (f *Factory) sidKey(r ref) string   { return "tandem:sid:{" + f.cfg.KeyPrefix + string(r) + "}" }
 
 func (f *Factory) wroteKey(r ref, token string) string {
-	return "tandem:wrote:{" + f.valueKey(r) + "}:" + token
+	return "tandem:wrote:{" + f.cfg.KeyPrefix + string(r) + "}:" + token
 }
 
 func handleKey(handle string) string { return "tandem:handle:{" + handle + "}" }

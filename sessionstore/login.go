@@ -55,7 +55,7 @@ func (f *Factory) Login(ctx context.Context, current *Session, l Login) (*Sessio
 // openTo reports whether login may take place in the stored session: it is
 // anonymous, or the same user's.
 func (s *Session) openTo(login *Login) bool {
-	cell, ok := s.attrs.find(attrUserID)
+	cell, ok := s.attrs.find(named(attrUserID))
 	if !ok {
 		return true
 	}
@@ -80,7 +80,7 @@ func (s *Session) applyLogin(login *Login) error {
 		delete(values, attrUserID) // an application may keep it as a number
 	}
 	for name, value := range values {
-		if err := s.set(name, value); err != nil {
+		if err := s.set(named(name), value); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 // set of values.
 type factoryMetrics struct {
 	loads, saves, ended, rotations *prometheus.CounterVec
+	loadsOK                        prometheus.Counter // the one of loads that counts most
 	conflicts, adopted, touches    prometheus.Counter
 	buried                         prometheus.Counter
 }
@@ -31,6 +32,7 @@ func newFactoryMetrics(r prometheus.Registerer) (*factoryMetrics, error) {
 		touches:   counter("touches_total", "Renewals of an idle timeout."),
 		buried:    counter("buried_total", "Values of ended sessions that a late writer had brought back."),
 	}
+	m.loadsOK = m.loads.WithLabelValues(result(nil))
 	for _, reason := range []Reason{ReasonLogout, ReasonRevoked, ReasonExpired, ReasonGone} {
 		m.ended.WithLabelValues(string(reason))
 	}
@@ -44,7 +46,13 @@ func newFactoryMetrics(r prometheus.Registerer) (*factoryMetrics, error) {
 	return m, errors.Join(errs...)
 }
 
-func (m *factoryMetrics) loaded(err error) { m.loads.WithLabelValues(result(err)).Inc() }
+func (m *factoryMetrics) loaded(err error) {
+	if err == nil {
+		m.loadsOK.Inc()
+		return
+	}
+	m.loads.WithLabelValues(result(err)).Inc()
+}
 
 func (m *factoryMetrics) saved(err error) { m.saves.WithLabelValues(result(err)).Inc() }
 

@@ -43,7 +43,7 @@ func (s *Session) rotate(ctx context.Context, login *Login) error {
 		case done:
 			return s.promote(ctx, heir, login)
 		case conflict:
-			err = s.rebase([]byte(r.detail))
+			err = s.rebase(r.detail)
 		case ended:
 			err = s.moveTo(ctx, tombstone(r.detail), login)
 		case absent:

@@ -58,7 +58,7 @@ func (s *Session) write(ctx context.Context, redo func(*Session) error) error {
 }
 
 // conflictError brings what somebody else stored meanwhile.
-type conflictError struct{ held []byte }
+type conflictError struct{ held string }
 
 func (*conflictError) Error() string { return "sessionstore: somebody else wrote" }
 
@@ -94,7 +94,7 @@ func (s *Session) swap(ctx context.Context, mark string) error {
 		case done:
 			return s.accept(raw, held)
 		case conflict:
-			return &conflictError{[]byte(r.detail)}
+			return &conflictError{r.detail}
 		case given:
 			return &givenError{r.detail}
 		case absent:
@@ -118,7 +118,7 @@ func (s *Session) swap(ctx context.Context, mark string) error {
 }
 
 // checkSize refuses what would be too large, but for a step towards less.
-func (s *Session) checkSize(raw []byte) error {
+func (s *Session) checkSize(raw string) error {
 	limit := s.f.cfg.MaxBytes
 	if limit > 0 && len(raw) > limit && len(raw) >= len(s.raw) {
 		return fmt.Errorf("%w: %d bytes, %d are allowed", ErrTooLarge, len(raw), limit)
@@ -127,7 +127,7 @@ func (s *Session) checkSize(raw []byte) error {
 }
 
 // accept makes raw, which was written as held, the state of this copy.
-func (s *Session) accept(raw, held []byte) error {
+func (s *Session) accept(raw, held string) error {
 	s.changes = nil
 	return s.show(raw, held)
 }
@@ -136,7 +136,7 @@ func (s *Session) accept(raw, held []byte) error {
 // the pending changes are on. Those that it fulfils already are dropped;
 // should a blind write have dropped the session's handle, it is put back with
 // the next save.
-func (s *Session) rebase(held []byte) error {
+func (s *Session) rebase(held string) error {
 	raw, err := s.f.open(held, s.ref)
 	if err != nil {
 		return err
@@ -145,16 +145,16 @@ func (s *Session) rebase(held []byte) error {
 }
 
 // show is rebase for what is opened already.
-func (s *Session) show(raw, held []byte) error {
+func (s *Session) show(raw, held string) error {
 	attrs, err := s.f.codec.decode(raw)
 	if err != nil {
 		return err
 	}
 	s.held, s.raw, s.attrs = held, raw, attrs
-	for key, cell := range s.changes {
-		stored, ok := attrs.find(key)
-		if !ok && isDeleted(cell) || ok && !isDeleted(cell) && s.f.codec.equal(stored, cell) {
-			delete(s.changes, key)
+	for k, c := range s.changes {
+		stored, ok := attrs.find(k)
+		if !ok && c.deleted || ok && !c.deleted && s.f.codec.equal(stored, c) {
+			delete(s.changes, k)
 		}
 	}
 	handle, created := s.handle, s.created
@@ -182,7 +182,7 @@ func (s *stored) identified() bool { return s.handle != "" && !s.created.IsZero(
 // identify gives this copy a handle and a creation, to be saved.
 func (s *Session) identify(handle string, created time.Time) error {
 	s.handle, s.created = handle, created.Truncate(time.Millisecond)
-	return errors.Join(s.set(attrHandle, handle), s.set(attrCreated, formatTime(created)))
+	return errors.Join(s.set(named(attrHandle), handle), s.set(named(attrCreated), formatTime(created)))
 }
 
 // adopt gives a session of an application that knows nothing of Tandem its
@@ -262,7 +262,7 @@ func (s *Session) tryCreate(ctx context.Context) error {
 
 // createAt stores raw, which is what this copy shows, as a value of its own,
 // for ttl at most.
-func (s *Session) createAt(ctx context.Context, at place, raw []byte, ttl time.Duration) error {
+func (s *Session) createAt(ctx context.Context, at place, raw string, ttl time.Duration) error {
 	f := s.f
 	ttl = min(ttl, f.remaining(&s.stored, time.Now()))
 	held := f.seal(raw, at.ref)

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 )
 
@@ -86,30 +87,31 @@ func ParseKeys(text []byte) ([][]byte, error) {
 }
 
 // seal makes of a serialized value what is stored under key.
-func (r *KeyRing) seal(raw []byte, key string) []byte {
+func (r *KeyRing) seal(raw, key string) string {
 	k := &(*r.keys.Load())[0]
 	sealed := make([]byte, 0, len(sealMark)+keyIDBytes+k.aead.Overhead()+len(raw))
 	sealed = append(append(sealed, sealMark...), k.id[:]...)
-	return k.aead.Seal(sealed, nil, raw, sealedFor(sealed, key))
+	return string(k.aead.Seal(sealed, nil, []byte(raw), sealedFor(sealed, key)))
 }
 
 // open is the inverse of seal. It fails for a value that was sealed for
 // another key of Redis, or by a key that the ring does not have.
-func (r *KeyRing) open(sealed []byte, key string) ([]byte, error) {
+func (r *KeyRing) open(sealed, key string) (string, error) {
 	if len(sealed) < len(sealMark)+keyIDBytes {
-		return nil, errors.New("sealed value is cut short")
+		return "", errors.New("sealed value is cut short")
 	}
 	head, rest := sealed[:len(sealMark)+keyIDBytes], sealed[len(sealMark)+keyIDBytes:]
 	for _, k := range *r.keys.Load() {
-		if string(k.id[:]) == string(head[len(sealMark):]) {
-			return k.aead.Open(nil, nil, rest, sealedFor(head, key))
+		if string(k.id[:]) == head[len(sealMark):] {
+			raw, err := k.aead.Open(nil, nil, []byte(rest), sealedFor([]byte(head), key))
+			return string(raw), err
 		}
 	}
-	return nil, errors.New("no key of the ring opens it")
+	return "", errors.New("no key of the ring opens it")
 }
 
 // isSealed tells sealed values from plain ones.
-func isSealed(held []byte) bool { return bytes.HasPrefix(held, []byte(sealMark)) }
+func isSealed(held string) bool { return strings.HasPrefix(held, sealMark) }
 
 // sealedFor is the additional data that ties a sealed value to its head and
 // its place: moved under another session's key it does not open.
@@ -118,7 +120,7 @@ func sealedFor(head []byte, key string) []byte {
 }
 
 // seal makes of a serialized session what is stored of it at r.
-func (f *Factory) seal(raw []byte, r ref) []byte {
+func (f *Factory) seal(raw string, r ref) string {
 	if f.cfg.Seal == nil {
 		return raw
 	}
@@ -128,16 +130,16 @@ func (f *Factory) seal(raw []byte, r ref) []byte {
 // open makes of what is stored at r the serialized session. What is not
 // sealed is taken as it is, with a key ring too: from before there was one.
 // The error wraps ErrUndecodable.
-func (f *Factory) open(held []byte, r ref) ([]byte, error) {
+func (f *Factory) open(held string, r ref) (string, error) {
 	switch {
 	case !isSealed(held):
 		return held, nil
 	case f.cfg.Seal == nil:
-		return nil, fmt.Errorf("%w: it is sealed, and there are no keys", ErrUndecodable)
+		return "", fmt.Errorf("%w: it is sealed, and there are no keys", ErrUndecodable)
 	}
 	raw, err := f.cfg.Seal.open(held, f.valueKey(r))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUndecodable, err)
+		return "", fmt.Errorf("%w: %w", ErrUndecodable, err)
 	}
 	return raw, nil
 }

@@ -40,8 +40,13 @@ func (gobSerializer) Serialize(s *sessions.Session) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-func (gobSerializer) Deserialize(b []byte, s *sessions.Session) error {
-	return gob.NewDecoder(bytes.NewReader(b)).Decode(&s.Values)
+func (g gobSerializer) Deserialize(b []byte, s *sessions.Session) error {
+	return g.decode(string(b), s)
+}
+
+// decode is Deserialize of a text that need not be copied.
+func (gobSerializer) decode(raw string, s *sessions.Session) error {
+	return gob.NewDecoder(strings.NewReader(raw)).Decode(&s.Values)
 }
 
 type jsonSerializer struct{}
@@ -59,24 +64,38 @@ func (jsonSerializer) Serialize(s *sessions.Session) ([]byte, error) {
 }
 
 func (jsonSerializer) Deserialize(b []byte, s *sessions.Session) error {
-	attrs, err := splitObject(b)
+	object, err := splitObject(string(b))
 	if err != nil {
 		return err
 	}
 	if s.Values == nil {
-		s.Values = make(map[any]any, len(attrs))
+		s.Values = make(map[any]any, len(object.members))
 	}
-	for _, a := range attrs {
-		if s.Values[a.key], err = decodeJSON(a.cell.(json.RawMessage)); err != nil {
+	for i := range object.members {
+		if s.Values[object.name(i)], err = decodeJSON(object.value(i)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// decodeJSON decodes one value without changing any number in it.
-func decodeJSON(raw json.RawMessage) (any, error) {
-	dec := json.NewDecoder(bytes.NewReader(raw))
+// decodeJSON decodes one value without changing any number in it. What most
+// attributes are, plain texts and numbers, it decodes by itself.
+func decodeJSON(raw string) (any, error) {
+	if t := (jsonText{s: raw}); t.value(0) && t.at == len(raw) {
+		if s, ok := plainString(raw); ok {
+			return s, nil
+		}
+		switch c := raw[0]; {
+		case c == '-' || isDigit(c):
+			return plainNumber(json.Number(raw)), nil
+		case c == 't' || c == 'f':
+			return c == 't', nil
+		case c == 'n':
+			return nil, nil
+		}
+	}
+	dec := json.NewDecoder(strings.NewReader(raw))
 	dec.UseNumber()
 	var v any
 	if err := dec.Decode(&v); err != nil {

@@ -35,8 +35,8 @@ type Session struct {
 // stored is what Redis held when it was last read or written.
 type stored struct {
 	place          // zero: nothing is stored yet
-	held    []byte // the bytes in Redis; nil: the same
-	raw     []byte // the serialized attributes: held, opened
+	held    string // the bytes in Redis
+	raw     string // the serialized attributes: held, opened
 	attrs   attributes
 	handle  string
 	created time.Time
@@ -69,15 +69,15 @@ func (s *Session) Remember(on bool) error {
 	}
 	s.renewed = true
 	if on {
-		return s.set(attrRemember, true)
+		return s.set(named(attrRemember), true)
 	}
-	s.unset(attrRemember)
+	s.unset(named(attrRemember))
 	return nil
 }
 
 // Remembered reports what [Session.Remember] was told last.
 func (s *Session) Remembered() bool {
-	cell, ok := s.cell(attrRemember)
+	cell, ok := s.cell(named(attrRemember))
 	if !ok {
 		return false
 	}
@@ -97,7 +97,7 @@ func (s *Session) cookieAge(now time.Time) int {
 // Get returns an attribute's value. The caller must not modify what it
 // points to; a change is made by Set.
 func (s *Session) Get(name string) (any, bool) {
-	cell, ok := s.cell(name)
+	cell, ok := s.cell(named(name))
 	if !ok {
 		return nil, false
 	}
@@ -108,7 +108,7 @@ func (s *Session) Get(name string) (any, bool) {
 // stored. It is false for an attribute that is not there, or that has no
 // form in JSON. The caller must not modify the bytes.
 func (s *Session) JSON(name string) (json.RawMessage, bool) {
-	cell, ok := s.cell(name)
+	cell, ok := s.cell(named(name))
 	if !ok {
 		return nil, false
 	}
@@ -123,7 +123,7 @@ func (s *Session) Set(name string, v any) error {
 	if reserved(name) {
 		return fmt.Errorf("%w: %s", ErrReserved, name)
 	}
-	return s.set(name, v)
+	return s.set(named(name), v)
 }
 
 // Delete removes an attribute from this copy. It returns ErrReserved for a
@@ -132,7 +132,7 @@ func (s *Session) Delete(name string) error {
 	if reserved(name) {
 		return fmt.Errorf("%w: %s", ErrReserved, name)
 	}
-	s.unset(name)
+	s.unset(named(name))
 	return nil
 }
 
@@ -140,9 +140,9 @@ func (s *Session) Delete(name string) error {
 // ones and without keys that are not strings.
 func (s *Session) Names() []string {
 	var names []string
-	for _, key := range s.keys() {
-		if name, ok := key.(string); ok && !reserved(name) {
-			names = append(names, name)
+	for _, k := range s.keys() {
+		if k.other == nil && !reserved(k.name) {
+			names = append(names, k.name)
 		}
 	}
 	slices.Sort(names)
@@ -174,16 +174,16 @@ func (s *Session) IdleExpiresAt() time.Time { return s.idleEnd }
 
 func reserved(name string) bool { return strings.HasPrefix(name, reservedPrefix) }
 
-// cell is what this copy shows for key.
-func (s *Session) cell(key any) (any, bool) {
-	if cell, ok := s.changes[key]; ok {
-		return cell, !isDeleted(cell)
+// cell is what this copy shows for k.
+func (s *Session) cell(k key) (cell, bool) {
+	if c, ok := s.changes[k]; ok {
+		return c, !c.deleted
 	}
-	return s.attrs.find(key)
+	return s.attrs.find(k)
 }
 
 func (s *Session) text(name string) string {
-	cell, ok := s.cell(name)
+	cell, ok := s.cell(named(name))
 	if !ok {
 		return ""
 	}
@@ -191,55 +191,55 @@ func (s *Session) text(name string) string {
 }
 
 // keys lists what this copy shows, in no particular order.
-func (s *Session) keys() []any {
-	var keys []any
-	for _, a := range s.attrs {
-		if _, changed := s.changes[a.key]; !changed {
-			keys = append(keys, a.key)
+func (s *Session) keys() []key {
+	var keys []key
+	for k := range s.attrs.all() {
+		if _, changed := s.changes[k]; !changed {
+			keys = append(keys, k)
 		}
 	}
-	for key, cell := range s.changes {
-		if !isDeleted(cell) {
-			keys = append(keys, key)
+	for k, c := range s.changes {
+		if !c.deleted {
+			keys = append(keys, k)
 		}
 	}
 	return keys
 }
 
 // set is Set for any name.
-func (s *Session) set(key, v any) error {
-	cell, err := s.f.codec.cell(key, v)
+func (s *Session) set(k key, v any) error {
+	c, err := s.f.codec.cell(k, v)
 	if err != nil {
-		return fmt.Errorf("%w: attribute %v", err, key)
+		return fmt.Errorf("%w: attribute %v", err, k.any())
 	}
-	if old, ok := s.attrs.find(key); ok && s.f.codec.equal(old, cell) {
-		delete(s.changes, key)
+	if old, ok := s.attrs.find(k); ok && s.f.codec.equal(old, c) {
+		delete(s.changes, k)
 		return nil
 	}
-	s.change(key, cell)
+	s.change(k, c)
 	return nil
 }
 
-func (s *Session) unset(key any) {
-	if _, ok := s.attrs.find(key); ok {
-		s.change(key, deleted{})
+func (s *Session) unset(k key) {
+	if _, ok := s.attrs.find(k); ok {
+		s.change(k, cell{deleted: true})
 	} else {
-		delete(s.changes, key)
+		delete(s.changes, k)
 	}
 }
 
-func (s *Session) change(key, cell any) {
+func (s *Session) change(k key, c cell) {
 	if s.changes == nil {
 		s.changes = changes{}
 	}
-	s.changes[key] = cell
+	s.changes[k] = c
 }
 
 // values returns what this copy shows as gorilla Values, reserved attributes
 // included: a deep copy that the caller may modify.
 func (s *Session) values() (map[any]any, error) {
 	raw, err := s.merged()
-	if err != nil || raw == nil {
+	if err != nil || raw == "" {
 		return map[any]any{}, err
 	}
 	return s.f.decodeValues(raw)
@@ -249,13 +249,13 @@ func (s *Session) values() (map[any]any, error) {
 // a pending change, what is missing a deletion; reserved attributes stay.
 func (s *Session) assign(v map[any]any) error {
 	before := map[any]any{}
-	if s.raw != nil {
+	if s.raw != "" {
 		var err error
 		if before, err = s.f.decodeValues(s.raw); err != nil {
 			return err
 		}
 	}
-	maps.DeleteFunc(s.changes, func(key, _ any) bool { return !reservedKey(key) })
+	maps.DeleteFunc(s.changes, func(k key, _ cell) bool { return !k.reserved() })
 	for key, value := range v {
 		if reservedKey(key) {
 			continue
@@ -263,13 +263,13 @@ func (s *Session) assign(v map[any]any) error {
 		if old, ok := before[key]; ok && reflect.DeepEqual(old, value) {
 			continue
 		}
-		if err := s.set(key, value); err != nil {
+		if err := s.set(keyOf(key), value); err != nil {
 			return err
 		}
 	}
 	for key := range before {
 		if _, ok := v[key]; !ok && !reservedKey(key) {
-			s.unset(key)
+			s.unset(keyOf(key))
 		}
 	}
 	return nil
@@ -280,9 +280,9 @@ func reservedKey(key any) bool {
 	return ok && reserved(name)
 }
 
-// merged is the serialized form of what this copy shows, nil for a new
+// merged is the serialized form of what this copy shows, empty for a new
 // session without changes.
-func (s *Session) merged() ([]byte, error) {
+func (s *Session) merged() (string, error) {
 	if len(s.changes) == 0 {
 		return s.raw, nil
 	}
@@ -290,7 +290,7 @@ func (s *Session) merged() ([]byte, error) {
 }
 
 // decodeValues decodes a stored value with the Serializer, as gorilla Values.
-func (f *Factory) decodeValues(raw []byte) (map[any]any, error) {
+func (f *Factory) decodeValues(raw string) (map[any]any, error) {
 	return valueCodec{f.cfg.Serializer}.values(raw)
 }
 

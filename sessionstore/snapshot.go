@@ -1,7 +1,6 @@
 package sessionstore
 
 import (
-	"bytes"
 	"encoding/json"
 	"slices"
 	"sync"
@@ -16,8 +15,8 @@ type Snapshot struct {
 	handle, userID, userName  string
 	created, expires, idleEnd time.Time
 	remembered                bool
-	held                      []byte // as stored
-	raw                       []byte // what it shows
+	held                      string // as stored
+	raw                       string // what it shows
 	codec                     codec
 
 	once  sync.Once
@@ -43,7 +42,7 @@ func (s *Snapshot) IdleExpiresAt() time.Time { return s.idleEnd }
 // JSON returns an attribute as JSON, like [Session.JSON]. The caller must
 // not modify the bytes.
 func (s *Snapshot) JSON(name string) (json.RawMessage, bool) {
-	cell, ok := s.attributes().find(name)
+	cell, ok := s.attributes().find(named(name))
 	if !ok {
 		return nil, false
 	}
@@ -53,9 +52,9 @@ func (s *Snapshot) JSON(name string) (json.RawMessage, bool) {
 // Names returns the names of all attributes, sorted, without reserved ones.
 func (s *Snapshot) Names() []string {
 	var names []string
-	for _, a := range s.attributes() {
-		if name, ok := a.key.(string); ok && !reserved(name) {
-			names = append(names, name)
+	for k := range s.attributes().all() {
+		if k.other == nil && !reserved(k.name) {
+			names = append(names, k.name)
 		}
 	}
 	slices.Sort(names)
@@ -66,10 +65,10 @@ func (s *Snapshot) Names() []string {
 // in JSON; never a reserved one. The caller must not modify their bytes.
 func (s *Snapshot) Readable(p Patterns) map[string]json.RawMessage {
 	readable := map[string]json.RawMessage{}
-	for _, a := range s.attributes() {
-		if name, ok := a.key.(string); ok && p.Match(name) {
-			if raw, ok := s.codec.json(a.cell); ok {
-				readable[name] = raw
+	for k, c := range s.attributes().all() {
+		if k.other == nil && p.Match(k.name) {
+			if raw, ok := s.codec.json(c); ok {
+				readable[k.name] = raw
 			}
 		}
 	}
@@ -78,7 +77,7 @@ func (s *Snapshot) Readable(p Patterns) map[string]json.RawMessage {
 
 func (s *Snapshot) attributes() attributes {
 	s.once.Do(func() {
-		if s.raw != nil {
+		if s.raw != "" {
 			s.attrs, _ = s.codec.decode(s.raw) // was decoded before
 		}
 	})
@@ -90,7 +89,7 @@ func (s *Snapshot) attributes() attributes {
 func Diff(old, new map[string]json.RawMessage) (set map[string]json.RawMessage, deleted []string) {
 	set = map[string]json.RawMessage{}
 	for name, raw := range new {
-		if was, ok := old[name]; !ok || !bytes.Equal(was, raw) && !equalJSON(was, raw) {
+		if was, ok := old[name]; !ok || !equalJSON(string(was), string(raw)) {
 			set[name] = raw
 		}
 	}

@@ -66,11 +66,56 @@ func NewStore(f *Factory, cfg StoreConfig) (*Store, error) {
 // be decoded, Get returns ErrUnavailable or ErrUndecodable together with an
 // empty session that can never be saved.
 func (st *Store) Get(r *http.Request, name string) (*sessions.Session, error) {
-	return sessions.GetRegistry(r).Get(st, name)
+	gs, err := sessions.GetRegistry(r).Get(st, name)
+	if err == nil {
+		err = st.fill(gs)
+	}
+	return gs, err
 }
 
 // New is Get without the request's memory: each call reads Redis.
 func (st *Store) New(r *http.Request, name string) (*sessions.Session, error) {
+	gs, err := st.open(r, name)
+	if err == nil {
+		err = st.fill(gs)
+	}
+	return gs, err
+}
+
+// typedStore is the store of requests that have only asked for the typed
+// session so far: it leaves gorilla's Values empty, until Get.
+type typedStore struct{ *Store }
+
+func (st typedStore) New(r *http.Request, name string) (*sessions.Session, error) {
+	return st.open(r, name)
+}
+
+// fill puts the attributes into the gorilla session's Values, once.
+func (st *Store) fill(gs *sessions.Session) error {
+	p, ok := st.pages.get(gs)
+	switch {
+	case !ok:
+		return nil // another store's
+	case p.failed != nil:
+		return p.failed
+	case p.filled, p.session.IsNew():
+		p.filled = true
+		return nil
+	}
+	base, err := p.session.merged()
+	if err == nil {
+		gs.Values, err = st.factory.decodeValues(base)
+	}
+	if err != nil {
+		p.failed = err
+		return err
+	}
+	p.base, p.filled = base, true
+	return nil
+}
+
+// open is New with empty Values.
+func (st *Store) open(r *http.Request, name string) (*sessions.Session, error) {
 	gs := sessions.NewSession(st, name)
 	options := st.options
 	gs.Options = &options
@@ -89,15 +134,9 @@ func (st *Store) New(r *http.Request, name string) (*sessions.Session, error) {
 		return gs, p.failed
 	}
 
-	values, err := p.session.values()
-	if err != nil {
-		p.failed = err
-		return gs, err
-	}
-	p.given, p.base = p.session.id, p.session.raw
-	p.age = st.ageOf(p.session)
+	p.given, p.age = p.session.id, st.ageOf(p.session)
 	options.MaxAge = p.age
-	gs.ID, gs.IsNew, gs.Values = p.given, false, values
+	gs.ID, gs.IsNew = p.given, false
 	return gs, nil
 }
 
@@ -117,7 +156,7 @@ func (st *Store) load(r *http.Request, name string) (presented string, s *Sessio
 // client has no session, also when there is no cookie, an *EndedError when
 // it had one, or else that of [Factory.Load].
 func (st *Store) Session(r *http.Request) (*Session, error) {
-	gs, err := st.Get(r, st.cookie)
+	gs, err := sessions.GetRegistry(r).Get(typedStore{st}, st.cookie)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,8 @@ type page struct {
 
 	// base is what gorilla's Values held when the handler got them or last
 	// saved them, serialized: what differs from it the handler changed.
-	base []byte
+	base   string
+	filled bool // gorilla's Values hold the attributes
 }
 
 // save brings the handler's changes of gs.Values into the typed session and
@@ -53,9 +54,11 @@ func (p *page) save(ctx context.Context, gs *sessions.Session) error {
 	if err != nil {
 		return err
 	}
-	if p.base, err = s.f.cfg.Serializer.Serialize(gs); err != nil {
+	base, err := s.f.cfg.Serializer.Serialize(gs)
+	if err != nil {
 		return fmt.Errorf("sessionstore: remember what was saved: %w", err)
 	}
+	p.base = string(base)
 	return nil
 }
 
@@ -84,7 +87,7 @@ func (p *page) late(ctx context.Context) (bool, error) {
 // the difference counts, so that neither undoes the other.
 func (p *page) take(values map[any]any) error {
 	base := map[any]any{}
-	if p.base != nil {
+	if p.base != "" {
 		var err error
 		if base, err = p.session.f.decodeValues(p.base); err != nil {
 			return err

@@ -249,7 +249,7 @@ func TestStoreTypedAndGorilla(t *testing.T) {
 	})
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Error(err)

@@ -113,8 +113,8 @@ func (w *Watcher) compare(ctx context.Context, chunk []*entry) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, e := range chunk {
-		lives := held[i].value != nil && held[i].ended == ""
-		if lives && string(held[i].value) == string(e.snapshot.held) {
+		lives := held[i].found && held[i].stone == ""
+		if lives && held[i].value == e.snapshot.held {
 			e.verified = asked
 		} else {
 			w.refreshLocked(e)
