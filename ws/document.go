@@ -41,13 +41,13 @@ type document struct {
 
 	mu       sync.Mutex // guards the following; lock order: document.mu, conn.mu
 	members  map[*conn]Member
-	roster   roster        // everybody, over all replicas
-	listing  func() []byte // members and roster, encoded for replies; nil: not since they changed
-	at       Position      // of the newest operation in the ring
-	known    Position      // the newest heard of; where it is past at, operations are missing
-	outgoing merge         // own members' changes, to be announced
-	told     chan struct{} // closed after the announcement of outgoing; nil: nobody waits for that
-	incoming merge         // everybody's changes, to be broadcast
+	roster   roster                   // everybody, over all replicas
+	listing  func() []byte            // members and roster, encoded for replies; nil: not since they changed
+	awaited  map[string]chan struct{} // by connection: closed when its announcement has come back, or failed
+	at       Position                 // of the newest operation in the ring
+	known    Position                 // the newest heard of; where it is past at, operations are missing
+	outgoing merge                    // own members' changes, to be announced
+	incoming merge                    // everybody's changes, to be broadcast
 	tick     *time.Timer
 	ticked   time.Time // when the last presence frame was pushed
 	need     needs
@@ -65,6 +65,7 @@ func newDocument(h *Hub, id string) *document {
 		presence:   newRing(h.cfg.Documents.PresenceBehind),
 		members:    make(map[*conn]Member),
 		roster:     make(roster),
+		awaited:    make(map[string]chan struct{}),
 	}
 	d.ctx, d.stop = context.WithCancel(h.ctx)
 	return d
@@ -185,6 +186,9 @@ func (d *document) restartLocked(at Position, lost uint64) {
 func (d *document) presenceLocked(c PresenceChange) {
 	d.roster.apply(c)
 	d.listing = nil
+	for _, m := range c.Joined {
+		d.arrivedLocked(m.ConnectionID)
+	}
 	d.incoming.add(c)
 	if d.incoming.empty() || d.closed || d.tick != nil {
 		return

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"maps"
 	"sync"
+	"time"
 )
+
+// arrival bounds the wait for a newcomer's own announcement.
+const arrival = time.Second
 
 // maxReplyBytes is how many bytes of operations one reply holds.
 const maxReplyBytes = 1 << 20
 
 // join makes the connection a member of its document. It subscribes first,
-// reads second and delivers third, so that every operation is either in the
-// reply or broadcast after it.
+// reads second, is announced third and delivers last, so that every operation
+// is either in the reply or broadcast after it.
 func (c *conn) join(req request) {
 	var body struct {
 		Since *Position `json:"since"`
@@ -39,9 +43,13 @@ func (c *conn) join(req request) {
 		return
 	}
 	c.doc = d
-	told := d.attach(c, Position{h.Epoch, h.Head})
+	arrived := d.attach(c, Position{h.Epoch, h.Head})
+	// Announcements come in one order: when its own has come back, all that
+	// were made before have come too, and whoever joins after the reply,
+	// anywhere, will hear of this one.
 	select {
-	case <-told: // whoever joins after this reply, anywhere, is told of this one
+	case <-arrived:
+	case <-time.After(arrival):
 	case <-ctx.Done():
 	}
 	frame := joinedFrame(req.ID, c.document, h, d.present(c))
@@ -75,18 +83,16 @@ func (c *conn) leaveDocument(reason string) {
 }
 
 // attach makes c a member that has read history up to seen: operations after
-// it wait for c in the ring. told is closed when the others have been told,
-// or it was tried.
-func (d *document) attach(c *conn, seen Position) (told <-chan struct{}) {
+// it wait for c in the ring. arrived is closed when the announcement of c has
+// come back, or failed.
+func (d *document) attach(c *conn, seen Position) (arrived <-chan struct{}) {
 	member := Member{ConnectionID: c.id, UserID: c.who.user, UserName: c.who.name, Color: c.who.color}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.members[c] = member
 	d.listing = nil
 	d.outgoing.join(member)
-	if d.told == nil {
-		d.told = make(chan struct{})
-	}
+	d.awaited[c.id] = make(chan struct{})
 	d.wakeLocked()
 	// History may be ahead of the announcements; when they do not come they
 	// are fetched.
@@ -97,7 +103,15 @@ func (d *document) attach(c *conn, seen Position) (told <-chan struct{}) {
 	c.out.doc = d
 	c.out.seen = seen
 	c.out.opCursor = d.cursorAfterLocked(seen)
-	return d.told
+	return d.awaited[c.id]
+}
+
+// arrivedLocked ends the wait for a connection's announcement.
+func (d *document) arrivedLocked(id string) {
+	if awaited := d.awaited[id]; awaited != nil {
+		close(awaited)
+		delete(d.awaited, id)
+	}
 }
 
 // detach takes c out again and has the others told.
@@ -109,6 +123,7 @@ func (d *document) detach(c *conn, reason string) {
 		return
 	}
 	delete(d.members, c)
+	d.arrivedLocked(c.id)
 	d.listing = nil
 	d.outgoing.leave(Departure{Member: member, Reason: reason})
 	d.wakeLocked()

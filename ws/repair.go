@@ -117,8 +117,7 @@ func (d *document) announceInLocked(announced time.Time) time.Duration {
 // told is false when nothing did.
 func (d *document) announce(ctx context.Context) (told bool, err error) {
 	d.mu.Lock()
-	change, waiting := d.outgoing.take(), d.told
-	d.told = nil
+	change := d.outgoing.take()
 	d.mu.Unlock()
 	if change.Empty() {
 		return false, nil
@@ -128,10 +127,10 @@ func (d *document) announce(ctx context.Context) (told bool, err error) {
 	if err = d.hub.cfg.Backplane.Announce(ctx, d.id, change); err != nil {
 		d.mu.Lock()
 		d.outgoing.addEarlier(change)
+		for _, m := range change.Joined {
+			d.arrivedLocked(m.ConnectionID) // nobody waits for Redis to be back
+		}
 		d.mu.Unlock()
-	}
-	if waiting != nil {
-		close(waiting)
 	}
 	return true, err
 }
