@@ -29,8 +29,9 @@ import (
 //	tandem:handle:{<handle>}      hash    id (the ref), user, user_name, created,     absolute timeout           record
 //	                                      seen (Unix ms), ua, addr
 //	tandem:user:{<b64url(user)>}  zset    handle → end of absolute life, Unix ms      absolute timeout           index
-//	tandem:ticket:{<sha256>}      string  the ID, veiled by the ticket; <sha256> is   30 s, read once            IssueTicket
+//	tandem:ticket:{<sha256>}      string  the ID, veiled by the ticket; <sha256> is   30 s                       IssueTicket
 //	                                      of the ticket
+//	tandem:ticket:{<sha256>}:<token> string  the same, taken by this request          what is left of them       redeem
 //
 // The successor in a tombstone outlives the grace on purpose. It is followed
 // by code that acts on the session itself (ending it, sockets bound to it),

@@ -24,6 +24,7 @@ var shapes = []struct {
 	{regexp.MustCompile(`^tandem:handle:\{[a-z2-7]{26}\}$`), "tandem:handle:{<handle>}"},
 	{regexp.MustCompile(`^tandem:user:\{[\w-]+\}$`), "tandem:user:{<b64url(user)>}"},
 	{regexp.MustCompile(`^tandem:ticket:\{[0-9a-f]{64}\}$`), "tandem:ticket:{<sha256>}"},
+	{regexp.MustCompile(`^tandem:ticket:\{[0-9a-f]{64}\}:[A-Z2-7]{26}$`), "tandem:ticket:{<sha256>}:<token>"},
 }
 
 // Every key that is found in Redis after a run of everything is in the table,
@@ -72,7 +73,7 @@ func keyTable(t *testing.T) map[string]string {
 	for _, m := range row.FindAllStringSubmatch(string(source), -1) {
 		types[m[1]] = m[2]
 	}
-	if len(types) != 8 {
+	if len(types) != 9 {
 		t.Fatalf("%d rows in the table of keys.go: %v", len(types), types)
 	}
 	return types
@@ -96,6 +97,9 @@ func everything(t *testing.T, rdb redis.UniversalClient, cfg sessionstore.Config
 	must(t, err)
 	_, _, err = f.IssueTicket(ctx, s)
 	must(t, err)
+	taken, _, err := f.IssueTicket(ctx, s)
+	must(t, err)
+	must(t, errOf(f.RedeemTicket(ctx, taken)))
 	must(t, s.Rotate(ctx, nil))
 	other, err := f.Login(ctx, nil, bob)
 	must(t, err)

@@ -28,6 +28,8 @@ var (
 	endSource string
 	//go:embed lua/record.lua
 	recordSource string
+	//go:embed lua/redeem.lua
+	redeemSource string
 
 	createScript = redis.NewScript(createSource)
 	saveScript   = redis.NewScript(saveSource)
@@ -35,6 +37,7 @@ var (
 	rotateScript = redis.NewScript(rotateSource)
 	endScript    = redis.NewScript(endSource)
 	recordScript = redis.NewScript(recordSource)
+	redeemScript = redis.NewScript(redeemSource)
 )
 
 // outcome is the first word of what a script returns.

@@ -26,13 +26,14 @@ func (f *Factory) IssueTicket(ctx context.Context, s *Session) (string, time.Dur
 // RedeemTicket returns the ID of the session that a ticket was issued for, as
 // it is now. A ticket is worth what the ID was when it was issued: after a
 // login nothing. ErrNotFound: no such ticket, or it was used, or is too old;
-// else errors are those of Load. A ticket whose answer got lost is used up.
+// else errors are those of Load. After ErrUnavailable the ticket may be used up.
 func (f *Factory) RedeemTicket(ctx context.Context, ticket string) (string, error) {
 	const longest = 128
 	if ticket == "" || len(ticket) > longest {
 		return "", ErrNotFound
 	}
-	veiled, err := f.rdb.GetDel(ctx, ticketKey(ticket)).Result()
+	key := ticketKey(ticket)
+	veiled, err := redeemScript.Run(ctx, f.rdb, []string{key, key + ":" + rand.Text()}).Text()
 	if isNil(err) {
 		return "", ErrNotFound
 	}
