@@ -1,10 +1,12 @@
 package redisconn
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -70,6 +72,10 @@ func (o options) probing() options {
 	return o
 }
 
+// minPoolSize is how many connections there may be to a node even on a small
+// machine: how many are needed depends on how far away Redis is.
+const minPoolSize = 64
+
 // client makes a go-redis client; it dials when it is used.
 func (o options) client() redis.UniversalClient {
 	u := &redis.UniversalOptions{
@@ -91,7 +97,7 @@ func (o options) client() redis.UniversalClient {
 
 		// The pool is LIFO: idle connections stay idle until the load needs
 		// them. Pipelines share it.
-		PoolSize: o.target.poolSize, PipelinePoolSize: -1,
+		PoolSize: cmp.Or(o.target.poolSize, max(minPoolSize, 10*runtime.GOMAXPROCS(0))), PipelinePoolSize: -1,
 
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}

@@ -38,7 +38,8 @@ type Config struct {
 	//	embedded:
 	//
 	// Query: ca_file=PEM file, insecure_skip_verify=true (rediss only),
-	// pool_size=connections a node, sentinel_username and sentinel_password.
+	// pool_size=connections a node at most (10 a CPU, at least 64),
+	// sentinel_username and sentinel_password.
 	URL string
 
 	// CheckEvery is how long a connection may be idle before it is pinged
