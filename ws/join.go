@@ -52,7 +52,7 @@ func (c *conn) join(req request) {
 	case <-time.After(arrival):
 	case <-ctx.Done():
 	}
-	frame := joinedFrame(req.ID, c.document, h, d.present(c))
+	frame := joinedFrame(req.ID, c.document, h, d.everybody())
 	// The gate opens with the reply, so that it comes before every broadcast.
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,6 +103,10 @@ func (d *document) attach(c *conn, seen Position) (arrived <-chan struct{}) {
 	c.out.doc = d
 	c.out.seen = seen
 	c.out.opCursor = d.cursorAfterLocked(seen)
+	// From before its own announcement on: the newcomer hears of itself, and
+	// what the reply's list holds already is told again, in order.
+	c.out.presCursor = d.presence.head.Load()
+	c.out.lostPresence = false
 	return d.awaited[c.id]
 }
 
@@ -152,6 +156,21 @@ func (d *document) present(c *conn) []byte {
 	c.out.presCursor = d.presence.head.Load()
 	c.out.lostPresence = false
 	c.mu.Unlock()
+	listing := d.listingLocked()
+	d.mu.Unlock()
+	return listing()
+}
+
+// everybody encodes who is present.
+func (d *document) everybody() []byte {
+	d.mu.Lock()
+	listing := d.listingLocked()
+	d.mu.Unlock()
+	return listing()
+}
+
+// listingLocked makes the list once for all who ask before it changes.
+func (d *document) listingLocked() func() []byte {
 	if d.listing == nil {
 		everybody := maps.Clone(d.roster)
 		for own, member := range d.members {
@@ -160,9 +179,7 @@ func (d *document) present(c *conn) []byte {
 		list := sorted(everybody)
 		d.listing = sync.OnceValue(func() []byte { return encode(entries(list)) })
 	}
-	listing := d.listing
-	d.mu.Unlock()
-	return listing()
+	return d.listing
 }
 
 // cursorAfterLocked returns where in the ring a reader of history up to seen
