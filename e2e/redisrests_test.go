@@ -87,7 +87,7 @@ func TestMiddleboxDropsIdleFlows(t *testing.T) {
 
 // Redis gone: public routes serve on, session routes answer 503, sockets stay open and say so. Back: all goes on.
 func TestRedisGoneAndBack(t *testing.T) {
-	redis := redistest.Start(t, "--appendonly", "yes", "--dir", t.TempDir())
+	redis := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always", "--dir", t.TempDir())
 	r := startReplica(t, settings{redis: redis.URL(), routes: publicRoutes(t)})
 	ada := newPerson(t)
 	ada.register(r.url, "ada")
