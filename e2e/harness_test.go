@@ -79,9 +79,9 @@ func (o *output) String() string {
 // sessionID is what an ID looks like.
 var sessionID = regexp.MustCompile(`\b[A-Z2-7]{103}\b`)
 
-// secret is what an ID looks like, or a good part of one. Only Set-Cookie and Redis may hold it: all that a test sees
+// secret is what an ID looks like, or most of one. Only Set-Cookie and Redis may hold it: all that a test sees
 // of anything else is searched.
-var secret = regexp.MustCompile(`[A-Z2-7]{32}`)
+var secret = regexp.MustCompile(`[A-Z2-7]{64}`)
 
 func startProcess(t *testing.T, name string, env []string, argv ...string) *process {
 	t.Helper()

@@ -104,6 +104,7 @@ var outages = map[string]outage{
 // Logouts whose news are lost: the sockets on the other replica are closed within verify_every and a second of the
 // link's return, every time.
 func TestRevocationIsBounded(t *testing.T) {
+	t.Parallel()
 	const verifyEvery = 1 * time.Second
 	for name, o := range outages {
 		t.Run(name, func(t *testing.T) {
@@ -169,6 +170,7 @@ func (o outage) round(t *testing.T, s *cutSite, n int) []time.Duration {
 // Redis away for longer than max_unverified: nobody knows who is still logged in, so that the sockets are closed. When
 // it is back they may come back.
 func TestUnverifiedForTooLong(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	link := redistest.NewLink(t, redis.Addr())
 	r := startReplica(t, settings{

@@ -152,6 +152,9 @@ func (c *Cluster) node(port int) *Server {
 // while the cluster serves, as an operator does it.
 func (c *Cluster) Reshard(from, to *Server, slots int) {
 	c.t.Helper()
+	await(c.t, "the nodes agree", func() bool { // else redis-cli refuses
+		return exec.CommandContext(c.t.Context(), "redis-cli", "--cluster", "check", from.Addr()).Run() == nil
+	})
 	out, err := exec.CommandContext(c.t.Context(), "redis-cli", "--cluster", "reshard", from.Addr(),
 		"--cluster-from", c.ID(from), "--cluster-to", c.ID(to),
 		"--cluster-slots", strconv.Itoa(slots), "--cluster-yes").CombinedOutput()
