@@ -100,6 +100,22 @@ type Files struct {
 	// looks like a page: its last segment has no dot, or the client asks for
 	// HTML.
 	SPA bool
+
+	// Cache says what Cache-Control files are sent with; the first rule that
+	// matches counts. Without one: no such header, so that browsers ask for
+	// news of a file by its ETag, at times of their own choice.
+	Cache []CacheRule
+}
+
+// CacheRule is the Cache-Control of some files, by the name of the file that
+// is served: index.html for a directory, and where SPA answers.
+type CacheRule struct {
+	// Match is a directory below the root, with a slash at its end, or a
+	// pattern (path.Match) for the last segment of the name.
+	Match string
+
+	// Control is the header's value, as it is sent.
+	Control string
 }
 
 // TCP passes bytes to one target.

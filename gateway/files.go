@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +23,8 @@ type fileServer struct {
 	g      *Gateway
 	prefix string // of the route, without the slash at its end
 	cfg    Files
+
+	siblings siblings
 
 	current atomic.Pointer[openRoot]
 	checked atomic.Int64 // when somebody last looked whether it still is current, Unix nanoseconds
@@ -76,6 +79,8 @@ func (f *fileServer) dir() *openRoot {
 var (
 	errHidden    = fmt.Errorf("hidden: %w", fs.ErrNotExist)
 	errDirectory = errors.New("is a directory")
+
+	errNotRegular = fmt.Errorf("not a regular file: %w", fs.ErrNotExist)
 )
 
 func (f *fileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -86,28 +91,88 @@ func (f *fileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	clean, _ := cleanPath(r.URL.Path) // the router has refused what is not clean
 	name := strings.TrimPrefix(strings.TrimPrefix(clean, f.prefix), "/")
-	file, info, err := f.open(name, clean)
+	file, err := f.open(name, clean)
 	if errors.Is(err, fs.ErrNotExist) && f.cfg.SPA && !errors.Is(err, errHidden) && isPage(r, name) {
-		file, info, err = f.open("index.html", "")
+		file, err = f.open("index.html", "")
 	}
 	switch {
 	case errors.Is(err, errDirectory):
 		redirectToDirectory(w, r, clean)
-		return
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrInvalid):
 		f.answer(w, r, problem.Problem{Status: http.StatusNotFound, Code: "not_found", Detail: "There is no such file."})
-		return
 	case errors.Is(err, fs.ErrPermission):
 		f.answer(w, r, problem.Problem{Status: http.StatusForbidden, Code: "forbidden", Detail: "The file may not be read."})
-		return
 	case err != nil:
 		f.g.log.Error("files", "err", err)
 		f.answer(w, r, problem.Problem{Status: http.StatusInternalServerError, Code: "internal"})
+	default:
+		defer file.Close()
+		f.send(w, r, file)
+	}
+}
+
+// send answers with a file, or the range or the news of it that was asked for.
+func (f *fileServer) send(w http.ResponseWriter, r *http.Request, file *found) {
+	f.coded(w, r, file)
+	h := w.Header()
+	h["Etag"] = []string{file.etag()}
+	if control := f.cacheControl(file.name); control != "" {
+		h["Cache-Control"] = []string{control}
+	}
+	if ranges := r.Header.Get("Range"); ranges != "" {
+		normalRange(r, ranges)
+	}
+	if x, ok := w.(*exchange); ok && file.coding != "" {
+		w = lengthWriter{x, file.info.Size()}
+	}
+	http.ServeContent(w, r, path.Base(file.name), file.info.ModTime(), file)
+}
+
+// normalRange spells the unit of a Range header the way http.ServeContent
+// expects it, and takes one away that is to be ignored (RFC 9110, 14.2): in
+// another unit, or of another method than GET.
+func normalRange(r *http.Request, ranges string) {
+	unit, set, ok := strings.Cut(ranges, "=")
+	if !ok || !strings.EqualFold(strings.TrimSpace(unit), "bytes") || r.Method != http.MethodGet {
+		delete(r.Header, "Range")
 		return
 	}
-	defer file.Close()
-	w.Header().Set("Etag", fmt.Sprintf(`"%x-%x"`, info.ModTime().UnixNano(), info.Size()))
-	http.ServeContent(w, r, info.Name(), info.ModTime(), file)
+	if zeros, ok := strings.CutPrefix(strings.TrimSpace(set), "-0"); ok && strings.Trim(zeros, "0") == "" {
+		set = "9223372036854775807-" // the last 0 bytes: cannot be satisfied, which it takes for an empty range
+	}
+	r.Header.Set("Range", "bytes="+set)
+}
+
+// etag is a strong validator: it changes with the file, and each coding of it
+// has its own.
+func (f *found) etag() string {
+	b := make([]byte, 0, 48)
+	b = append(b, '"')
+	b = strconv.AppendInt(b, f.info.ModTime().UnixNano(), 16)
+	b = append(b, '-')
+	b = strconv.AppendInt(b, f.info.Size(), 16)
+	if f.coding != "" {
+		b = append(append(b, '-'), f.coding...)
+	}
+	return string(append(b, '"'))
+}
+
+// cacheControl is what the first rule that matches a file says.
+func (f *fileServer) cacheControl(name string) string {
+	for _, rule := range f.cfg.Cache {
+		if rule.matches(name) {
+			return rule.Control
+		}
+	}
+	return ""
+}
+
+func (r CacheRule) matches(name string) bool {
+	if strings.HasSuffix(r.Match, "/") {
+		return strings.HasPrefix(name, strings.TrimPrefix(r.Match, "/"))
+	}
+	ok, err := path.Match(r.Match, path.Base(name))
+	return ok && err == nil
 }
 
 func (f *fileServer) answer(w http.ResponseWriter, r *http.Request, p problem.Problem) {
@@ -119,9 +184,9 @@ func (f *fileServer) answer(w http.ResponseWriter, r *http.Request, p problem.Pr
 // directory stands for its index.html if the request's path ends in a slash,
 // and is errDirectory otherwise. Whatever is not there to be served, a way
 // out of the root among it, matches fs.ErrNotExist.
-func (f *fileServer) open(name, requested string) (*os.File, fs.FileInfo, error) {
+func (f *fileServer) open(name, requested string) (*found, error) {
 	if isHidden(name) {
-		return nil, nil, errHidden
+		return nil, errHidden
 	}
 	trimmed := strings.TrimSuffix(name, "/")
 	wantsDir := name == "" || trimmed != name
@@ -129,24 +194,29 @@ func (f *fileServer) open(name, requested string) (*os.File, fs.FileInfo, error)
 		trimmed = "."
 	}
 	if !fs.ValidPath(trimmed) || strings.Contains(trimmed, `\`) {
-		return nil, nil, fs.ErrNotExist
+		return nil, fs.ErrNotExist
 	}
 	root := f.dir()
+	if !wantsDir {
+		file, info, err := openRegular(root, trimmed)
+		if err == nil || !errors.Is(err, errNotRegular) {
+			return &found{File: file, root: root, name: trimmed, info: info}, err
+		}
+	}
 	info, err := root.Stat(trimmed)
 	switch {
 	case err != nil:
-		return nil, nil, absent(err)
-	case info.IsDir() && !wantsDir, name == "" && !strings.HasSuffix(requested, "/"):
-		if _, err := root.Stat(path.Join(trimmed, "index.html")); err != nil {
-			return nil, nil, absent(err) // no listing, so nothing to redirect to
-		}
-		return nil, nil, errDirectory
-	case info.IsDir():
-		trimmed = path.Join(trimmed, "index.html")
-	case wantsDir:
-		return nil, nil, fs.ErrNotExist
+		return nil, absent(err)
+	case !info.IsDir():
+		return nil, fs.ErrNotExist
 	}
-	return openRegular(root, trimmed)
+	index := path.Join(trimmed, "index.html")
+	file, info, err := openRegular(root, index)
+	if err == nil && (!wantsDir || name == "" && !strings.HasSuffix(requested, "/")) {
+		_ = file.Close()
+		return nil, errDirectory // only if there is something to redirect to
+	}
+	return &found{File: file, root: root, name: index, info: info}, err
 }
 
 // openRegular opens a file but nothing that opening or reading could block
@@ -158,7 +228,7 @@ func openRegular(root *openRoot, name string) (*os.File, fs.FileInfo, error) {
 	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fs.ErrNotExist
+		err = errNotRegular
 	}
 	if err != nil {
 		_ = file.Close()

@@ -166,7 +166,24 @@ func TestConditionsAndRanges(t *testing.T) {
 		{[]string{"Range", "bytes=5-100"}, 206, " file", "bytes 5-9/10"},
 		{[]string{"Range", "bytes=10-"}, 416, "", "bytes */10"},
 		{[]string{"Range", "bytes=4-2"}, 416, "", ""},
-		{[]string{"Range", "lines=1-2"}, 416, "", ""},
+		{[]string{"Range", "lines=1-2"}, 200, "hello file", ""}, // other units are ignored
+		{[]string{"Range", "bytes"}, 200, "hello file", ""},
+		{[]string{"Range", "BYTES=0-0"}, 206, "h", "bytes 0-0/10"}, // units are names without case
+		{[]string{"Range", "bytes=-1"}, 206, "e", "bytes 9-9/10"},
+		{[]string{"Range", "bytes=-0"}, 416, "", "bytes */10"},
+		{[]string{"Range", "bytes=9-9, 100-200"}, 206, "e", "bytes 9-9/10"}, // what can be had of several
+		{[]string{"Range", "bytes=0-18446744073709551615"}, 416, "", ""},
+		{[]string{"Range", "bytes=a-b"}, 416, "", ""},
+		{[]string{"Range", "bytes=0-9,0-9,0-9"}, 200, "hello file", ""}, // more than the whole
+		{[]string{"Range", "bytes=0-4", "If-Range", "W/" + etag}, 200, "hello file", ""},
+		{[]string{"Range", "bytes=0-4", "If-Range", modified}, 206, "hello", "bytes 0-4/10"},
+		{[]string{"Range", "bytes=0-4", "If-None-Match", etag}, 304, "", ""},
+		{[]string{"Range", "bytes=0-4", "If-Match", `"x"`}, 412, "", ""},
+		{[]string{"If-Match", "*", "If-Unmodified-Since", modified}, 200, "hello file", ""},
+		{[]string{"If-Unmodified-Since", "Mon, 01 Jan 2001 00:00:00 GMT"}, 412, "", ""},
+		{[]string{"If-Match", etag, "If-Unmodified-Since", "Mon, 01 Jan 2001 00:00:00 GMT"}, 200, "hello file", ""}, // the stronger one counts
+		{[]string{"If-None-Match", "*"}, 304, "", ""},
+		{[]string{"If-Modified-Since", "yesterday"}, 200, "hello file", ""},
 		{[]string{"Range", "bytes=0-4", "If-Range", etag}, 206, "hello", "bytes 0-4/10"},
 		{[]string{"Range", "bytes=0-4", "If-Range", `"x"`}, 200, "hello file", ""},
 	} {
@@ -177,6 +194,9 @@ func TestConditionsAndRanges(t *testing.T) {
 	}
 	if a := get(t, u, "Range", "bytes=0-1,8-9"); a.status != 206 || !strings.HasPrefix(a.header.Get("Content-Type"), "multipart/byteranges") {
 		t.Errorf("several ranges: %d %v", a.status, a.header)
+	}
+	if a := do(t, request(t, http.MethodHead, u, "Range", "bytes=0-4")); a.status != 200 || a.header.Get("Content-Length") != "10" {
+		t.Errorf("a range of a HEAD: %d %v", a.status, a.header)
 	}
 	if err := os.WriteFile(filepath.Join(root, "hello.txt"), []byte("HELLO FILE, longer"), 0o644); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -145,6 +146,19 @@ func (v *validator) files(at string, f *Files) {
 		v.fault(at+".root", "%v", err)
 	} else if !info.IsDir() {
 		v.fault(at+".root", "%q is not a directory", f.Root)
+	}
+	for i, rule := range f.Cache {
+		v.cacheRule(fmt.Sprintf("%s.cache[%d]", at, i), rule)
+	}
+}
+
+func (v *validator) cacheRule(at string, r CacheRule) {
+	dir := strings.HasSuffix(r.Match, "/")
+	if _, err := path.Match(r.Match, ""); !dir && (r.Match == "" || err != nil || strings.Contains(r.Match, "/")) {
+		v.fault(at+".match", `%q is neither a directory such as "assets/" nor a pattern for file names such as "*.html"`, r.Match)
+	}
+	if r.Control == "" || strings.ContainsFunc(r.Control, func(c rune) bool { return c < ' ' || c > '~' }) {
+		v.fault(at+".control", "%q is no value of a Cache-Control header, such as no-cache", r.Control)
 	}
 }
 

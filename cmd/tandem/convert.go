@@ -160,18 +160,29 @@ func gatewayListeners(cfg *config.Config) []gateway.Listener {
 			Address:  l.Address,
 			TLS:      (*gateway.TLSFiles)(l.TLS),
 			Upstream: gatewayUpstream(l.Upstream),
-			Files:    (*gateway.Files)(l.Files),
+			Files:    gatewayFiles(l.Files),
 			TCP:      (*gateway.TCP)(l.TCP),
 		}
 		for _, r := range l.Routes {
 			list[i].Routes = append(list[i].Routes, gateway.Route{
 				Host: r.Host, Path: r.Path, Use: r.Use,
-				Files:    (*gateway.Files)(r.Files),
+				Files:    gatewayFiles(r.Files),
 				Upstream: gatewayUpstream(r.Upstream),
 			})
 		}
 	}
 	return list
+}
+
+func gatewayFiles(f *config.Files) *gateway.Files {
+	if f == nil {
+		return nil
+	}
+	made := &gateway.Files{Root: f.Root, SPA: f.SPA}
+	for _, rule := range f.Cache {
+		made.Cache = append(made.Cache, gateway.CacheRule(rule))
+	}
+	return made
 }
 
 func gatewayUpstream(u *config.Upstream) *gateway.Upstream {

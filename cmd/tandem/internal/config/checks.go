@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -22,9 +23,11 @@ var checks = map[string]func(p place, text string) (string, error){
 	"cookie":     checkCookie,
 	"dir":        checkDir,
 	"file":       checkFile,
+	"header":     checkHeader,
 	"host":       checkHost,
 	"key_prefix": checkKeyPrefix,
 	"keys":       checkKeys,
+	"match":      checkMatch,
 	"origin":     checkOrigin,
 	"path":       checkPath,
 	"pattern":    checkPattern,
@@ -95,6 +98,24 @@ func checkPath(_ place, text string) (string, error) {
 		if segment == "." || segment == ".." {
 			return "", fmt.Errorf("%s holds %q, which no request path does", quote(text), segment)
 		}
+	}
+	return text, nil
+}
+
+func checkMatch(_ place, text string) (string, error) {
+	if strings.HasSuffix(text, "/") {
+		_, err := checkPath(place{}, "/"+strings.TrimPrefix(text, "/"))
+		return text, err
+	}
+	if _, err := path.Match(text, ""); err != nil || strings.Contains(text, "/") {
+		return "", fmt.Errorf("%s is neither a directory nor a pattern; write a directory such as assets/, with a slash at its end, or a pattern for file names such as *.html", quote(text))
+	}
+	return text, nil
+}
+
+func checkHeader(_ place, text string) (string, error) {
+	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' }) {
+		return "", fmt.Errorf("%s cannot stand in a header; write printable ASCII", quote(text))
 	}
 	return text, nil
 }

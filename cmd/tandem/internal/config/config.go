@@ -78,8 +78,16 @@ type Route struct {
 
 // Files is a directory that is served.
 type Files struct {
-	Root string `yaml:"root" required:"true" check:"dir" doc:"Directory; what follows the route's path is looked up in it. Nothing outside is served, by symbolic link neither."`
+	Root string `yaml:"root" required:"true" check:"dir" doc:"Directory; what follows the route's path is looked up in it. Nothing outside is served, by symbolic link neither. A file app.js that lies there as app.js.br, app.js.zst or app.js.gz too is sent so to clients that take it."`
 	SPA  bool   `yaml:"spa" default:"false" doc:"Answer with the root's index.html where there is no such file, for single-page applications."`
+
+	Cache []CacheRule `yaml:"cache" doc:"What Cache-Control files are sent with; the first rule that matches counts. Left out: none, and browsers ask again by ETag as they see fit."`
+}
+
+// CacheRule is the Cache-Control header of some files.
+type CacheRule struct {
+	Match   string `yaml:"match" required:"true" check:"match" doc:"A directory in the root, with a slash at its end (\"assets/\"), or a pattern for file names (\"*.html\", which is also what spa answers with). \"*\" and \"?\" stand for any run of characters and any one."`
+	Control string `yaml:"control" required:"true" check:"header" doc:"The header's value, such as \"no-cache\", or \"public, max-age=31536000, immutable\" for names that change with the content."`
 }
 
 // TCP is a server that raw connections are passed to.

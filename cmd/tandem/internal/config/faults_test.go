@@ -101,6 +101,8 @@ func TestFaults(t *testing.T) {
 		"root missing":          {listener("files: {root: nowhere}"), `3:19: listeners[0].files.root: the directory "nowhere" cannot be read`},
 		"root is a file":        {listener("files: {root: key.pem}"), `3:19: listeners[0].files.root: "key.pem" is a file`},
 		"files without root":    {listener("files: {spa: true}"), "3:12: listeners[0].files.root: is missing"},
+		"cache pattern":         {listener("files: {root: public, cache: [{match: '/a/*.js', control: no-cache}]}"), `3:43: listeners[0].files.cache[0].match: "/a/*.js" is neither a directory nor a pattern`},
+		"cache control":         {listener("files: {root: public, cache: [{match: '*.js'}]}"), "3:35: listeners[0].files.cache[0].control: is missing"},
 		"token missing":         {"admin: {token_file: none}", `1:21: admin.token_file: the file "none" cannot be read`},
 		"path":                  {route("{path: assets/, use: webapp}"), `4:16: listeners[0].routes[0].path: "assets/" does not begin with /`},
 		"target with a path":    {route("{upstream: {targets: ['http://a/b']}}"), `4:31: listeners[0].routes[0].upstream.targets[0]: "http://a/b" holds a path`},
