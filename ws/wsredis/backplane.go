@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -98,6 +99,7 @@ type Backplane struct {
 	leases      *leases
 	presence    *presence
 	wake        chan struct{} // capacity 1: the tick is wanted now
+	durable     atomic.Bool   // Redis answers a write when it is on its disk
 }
 
 var _ ws.Backplane = (*Backplane)(nil)

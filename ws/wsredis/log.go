@@ -15,8 +15,8 @@ import (
 
 // Append implements ws.Log: one script, one round trip.
 //
-// A new epoch keeps what survived. When a failover lost the newest operations,
-// those before stay in the log under the new epoch; when the log is gone, the
+// A new epoch keeps what survived. When a failover or a restart may have lost
+// the newest operations, those before stay in the log under the new epoch; when the log is gone, the
 // kept snapshot stays and numbering goes on after it; when everything is gone,
 // numbering starts at 1.
 func (b *Backplane) Append(ctx context.Context, document string, op ws.Operation, known ws.Position) (ws.Ack, error) {
@@ -83,7 +83,11 @@ func (b *Backplane) runLog(ctx context.Context, script *redis.Script, document s
 
 // logArgs puts what every script on a log takes before args.
 func (b *Backplane) logArgs(document string, args ...any) []any {
-	return append([]any{newsChannel(document), newEpoch(), int64(b.retention / time.Second)}, args...)
+	durable := 0
+	if b.durable.Load() {
+		durable = 1
+	}
+	return append([]any{newsChannel(document), newEpoch(), int64(b.retention / time.Second), durable}, args...)
 }
 
 // newEpoch names a life of a log: 80 random bits, none that JSON would escape.

@@ -22,10 +22,12 @@ func (b *Backplane) maintain(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	others := &watch{leases: b.leases}
+	var disk durability
 	for {
 		select {
 		case <-timer.C:
 		case <-b.wake:
+			disk.asked = time.Time{} // Redis may be back with other settings
 			select {
 			case <-time.After(settle):
 			case <-ctx.Done():
@@ -34,7 +36,9 @@ func (b *Backplane) maintain(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		timer.Reset(b.pass(ctx, others))
+		next := b.pass(ctx, others)
+		b.durable.Store(disk.look(ctx, b.client, b.tick))
+		timer.Reset(next)
 	}
 }
 

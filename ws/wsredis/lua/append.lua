@@ -3,16 +3,16 @@
 -- call, sent again by the client library because its reply was late, the
 -- answer is the same too; ARGV[2], unique to each call, tells.
 --
--- ARGV[4] operations to keep   ARGV[5] user NUL id
--- ARGV[6], ARGV[7] newest epoch and seq that the caller has seen
--- ARGV[8] the frame without its head
+-- ARGV[5] operations to keep   ARGV[6] user NUL id
+-- ARGV[7], ARGV[8] newest epoch and seq that the caller has seen
+-- ARGV[9] the frame without its head
 -- returns {epoch, seq, 1 when it was there already}
-local epoch, seq, logged = open(ARGV[6], tonumber(ARGV[7]))
+local epoch, seq, logged = open(ARGV[7], tonumber(ARGV[8]))
 
 -- Today's, yesterday's and the day before's IDs: more than 24 hours.
 local token = string.sub(ARGV[2], 1, 4)
 for i = 4, 6 do
-  local entry = redis.call('HGET', KEYS[i], ARGV[5])
+  local entry = redis.call('HGET', KEYS[i], ARGV[6])
   if entry then
     local number, by = string.match(entry, '^(%d+) (%w+)$')
     local before = tonumber(number or 0)
@@ -26,8 +26,8 @@ seq = seq + 1
 local number = string.format('%.0f', seq)
 -- Trimming to the very number takes Redis twice as long as by whole blocks of
 -- up to 100 entries, which where few are kept would be too coarse.
-local trim = tonumber(ARGV[4]) < 1000 and '=' or '~'
-redis.call('XADD', log, 'MAXLEN', trim, ARGV[4], number .. '-0', 'f', ARGV[8])
+local trim = tonumber(ARGV[5]) < 1000 and '=' or '~'
+redis.call('XADD', log, 'MAXLEN', trim, ARGV[5], number .. '-0', 'f', ARGV[9])
 redis.call('HSET', doc, 'seq', number)
 keep(seq, not logged)
 
@@ -35,10 +35,10 @@ keep(seq, not logged)
 -- day's hash is gone 36 hours after its last write, half a day before its
 -- turn comes again.
 local today = KEYS[4 + math.floor(tonumber(redis.call('TIME')[1]) / day) % 3]
-redis.call('HSET', today, ARGV[5], number .. ' ' .. token)
+redis.call('HSET', today, ARGV[6], number .. ' ' .. token)
 if redis.call('TTL', today) < 1.25 * day then
   redis.call('EXPIRE', today, 1.5 * day)
 end
 
-redis.call('PUBLISH', ARGV[1], head(epoch, number) .. ARGV[8])
+redis.call('PUBLISH', ARGV[1], head(epoch, number) .. ARGV[9])
 return {epoch, seq, 0}

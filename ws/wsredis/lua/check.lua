@@ -3,17 +3,17 @@
 -- whether this replica's members are still in the presence hash.
 --
 -- KEYS[7] presence hash
--- ARGV[4], ARGV[5] newest epoch and seq that the caller has seen
--- ARGV[6] one of the caller's connections, empty: it has no member here.
+-- ARGV[5], ARGV[6] newest epoch and seq that the caller has seen
+-- ARGV[7] one of the caller's connections, empty: it has no member here.
 --         Hashes are lost whole and reaped by replica, so one stands for all.
--- ARGV[7] life of the presence hash, seconds
--- ARGV[8] 1: look at the TTLs too
+-- ARGV[8] life of the presence hash, seconds
+-- ARGV[9] 1: look at the TTLs too
 -- returns {epoch, head, 1 when that connection is present or none was asked}
-local epoch, seq = open(ARGV[4], tonumber(ARGV[5]))
-if ARGV[6] == '' then return {epoch, seq, 1} end
-if ARGV[8] == '1' then keep(seq, false) end
-if redis.call('HEXISTS', KEYS[7], ARGV[6]) == 0 then return {epoch, seq, 0} end
-if ARGV[8] == '1' and redis.call('TTL', KEYS[7]) < tonumber(ARGV[7]) / 2 then
-  redis.call('EXPIRE', KEYS[7], ARGV[7])
+local epoch, seq = open(ARGV[5], tonumber(ARGV[6]))
+if ARGV[7] == '' then return {epoch, seq, 1} end
+if ARGV[9] == '1' then keep(seq, false) end
+if redis.call('HEXISTS', KEYS[7], ARGV[7]) == 0 then return {epoch, seq, 0} end
+if ARGV[9] == '1' and redis.call('TTL', KEYS[7]) < tonumber(ARGV[8]) / 2 then
+  redis.call('EXPIRE', KEYS[7], ARGV[8])
 end
 return {epoch, seq, 1}

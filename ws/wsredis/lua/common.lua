@@ -1,13 +1,15 @@
 -- Put before every script that looks at a document's log. All keys of one
 -- call lie in one slot, so this runs on a Cluster too.
 --
--- KEYS[1] doc       hash    epoch, seq: the life of the log and its head
+-- KEYS[1] doc       hash    epoch, seq: the life of the log and its head;
+--                           home: the server history that this belongs to
 -- KEYS[2] log       stream  <seq>-0 → f: the operation's frame without its head
 -- KEYS[3] snapshot  hash    seq, payload: what the client left last
 -- KEYS[4..6] seen   hash    user NUL id → seq and call, one a day, used in turn
 -- ARGV[1] channel of the document's announcements
 -- ARGV[2] name for an epoch, should one begin; unique to each call
 -- ARGV[3] retention, seconds since the last write
+-- ARGV[4] 1: every write is on the server's disk before it is answered
 local doc, log, snapshot = KEYS[1], KEYS[2], KEYS[3]
 local retention = tonumber(ARGV[3])
 local day = 86400
@@ -27,11 +29,31 @@ local function keep(seq, always)
   end
 end
 
+-- whereabouts names the history of writes that this server's data come from.
+-- Redis gives it another name after a restart and after a fail-over, and then
+-- the newest operations may be missing although they were acknowledged. A "+"
+-- says that a restart loses none: the server is durable, and alone, so that no
+-- copy can take its place. Empty where the server does not tell.
+local function whereabouts()
+  local info = redis.pcall('INFO', 'replication')
+  local name = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
+  if not name then return '', '' end
+  local safe = ARGV[4] == '1' and string.find(info, 'connected_slaves:0', 1, true)
+  return name .. (safe and '+' or '-'), info
+end
+
+-- whole reports whether all that was acknowledged at home is here, too.
+local function whole(home, here, info)
+  local name = string.sub(home, 1, -2)
+  if name == string.sub(here, 1, -2) then return true end
+  return string.sub(home, -1) == '+' and not string.find(info, 'master_replid2:' .. name, 1, true)
+end
+
 -- begin starts a new epoch with what is left of the document: the head is the
 -- newest operation, or else what the snapshot stands for. Frames are kept
 -- without epoch and seq, so operations that survived belong to the new life.
 -- Without a log nothing is known of any ID: they may be sent again.
-local function begin()
+local function begin(here)
   local seq
   local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   if newest then
@@ -40,7 +62,7 @@ local function begin()
     redis.call('DEL', KEYS[4], KEYS[5], KEYS[6])
     seq = snapshot_seq()
   end
-  redis.call('HSET', doc, 'epoch', ARGV[2], 'seq', seq)
+  redis.call('HSET', doc, 'epoch', ARGV[2], 'seq', seq, 'home', here)
   keep(seq, true)
   redis.call('PUBLISH', ARGV[1], '{"type":"reset","epoch":"' .. ARGV[2] .. '"}')
   return ARGV[2], seq, newest and true or false
@@ -48,17 +70,23 @@ end
 
 -- open returns epoch, head and whether the log has entries. It begins a new
 -- epoch when there is none, when the log is gone though something was in it,
--- and when the caller has seen an operation past the head: a failover lost it.
+-- and when operations may have been lost, or the same numbers would be given
+-- to others: the server's history is another one, or the caller has seen an
+-- operation past the head.
 local function open(known_epoch, known_seq)
-  local state = redis.call('HMGET', doc, 'epoch', 'seq')
-  local epoch, seq = state[1], tonumber(state[2] or 0)
-  if not epoch or (known_epoch == epoch and known_seq > seq) then
-    return begin()
+  local state = redis.call('HMGET', doc, 'epoch', 'seq', 'home')
+  local epoch, seq, home = state[1], tonumber(state[2] or 0), state[3] or ''
+  local here, info = whereabouts()
+  local told = here ~= '' and here ~= home
+  if not epoch or (known_epoch == epoch and known_seq > seq)
+    or (told and home ~= '' and not whole(home, here, info)) then
+    return begin(here)
   end
   local logged = redis.call('EXISTS', log) == 1
   if not logged and seq ~= snapshot_seq() then
-    return begin()
+    return begin(here)
   end
+  if told then redis.call('HSET', doc, 'home', here) end
   return epoch, seq, logged
 end
 

@@ -1,12 +1,12 @@
 -- Reads what a client needs to catch up, as of one moment. It writes only
 -- when the document has no epoch yet, or lost its log.
 --
--- ARGV[4], ARGV[5] the client's epoch and seq; an empty epoch and seq: none
--- ARGV[6] bytes of frames at most; one frame is returned always
+-- ARGV[5], ARGV[6] the client's epoch and seq; an empty epoch and seq: none
+-- ARGV[7] bytes of frames at most; one frame is returned always
 -- returns {epoch, head, snapshot seq, payload or nil, recovered, more,
 --          seq of the first, {frames without their heads, in order}}
 local epoch, seq = open('', 0)
-local payload, from = false, tonumber(ARGV[5])
+local payload, from = false, tonumber(ARGV[6])
 
 local function after(position, count)
   local start = string.format('%.0f-0', position + 1)
@@ -19,7 +19,7 @@ local function first(position)
 end
 
 local next, recovered
-if from and ARGV[4] == epoch and from <= seq then
+if from and ARGV[5] == epoch and from <= seq then
   next = first(from)
   recovered = next == from + 1
 end
@@ -32,7 +32,7 @@ end
 
 -- Redis does nothing else meanwhile, so as little as can be is done for each
 -- entry: the caller puts the heads on. Seqs have no gap.
-local tails, size, limit, more = {}, 0, tonumber(ARGV[6]), 0
+local tails, size, limit, more = {}, 0, tonumber(ARGV[7]), 0
 local position, overhead = next - 1, #head(epoch, string.format('%.0f', seq))
 local count = 32
 while position < seq and more == 0 do
