@@ -147,8 +147,13 @@ type Upstream struct {
 
 	Timeouts Timeouts
 
+	// Concurrency bounds what is under way; nil: nothing does.
+	Concurrency *Concurrency
+
 	// Retries is how many other targets are tried when one fails a request of
 	// which nothing was sent, or that is GET, HEAD or OPTIONS without a body.
+	// A target that cannot be reached, or failed three requests in a row, is
+	// passed over for a while while there are others, and then tried by one.
 	// Zero: none. Negative is a fault.
 	Retries int
 
@@ -169,10 +174,29 @@ type Health struct {
 	Timeout  time.Duration // 0: 2 s
 }
 
+// Concurrency bounds the requests that are under way at each target. Those
+// that find no free place wait for one, in turn; a socket takes a place as long
+// as it is open. A full target is passed over, by session-hash too.
+type Concurrency struct {
+	// Requests at one target. At least 1.
+	Requests int
+
+	// Waiting is how many more may wait for a place at any target; past it
+	// they are 503 at once. 0: none waits. Negative is a fault.
+	Waiting int
+
+	// Timeout is how long one waits before it is 503. 0: 5 s.
+	Timeout time.Duration
+}
+
 // Timeouts of one upstream, by phase.
 type Timeouts struct {
 	// Connect bounds the TCP connect. 0: 5 s.
 	Connect time.Duration
+
+	// Send is how long a target may take nothing of a request that is on its
+	// way to it; sockets have no such limit. 0: 60 s.
+	Send time.Duration
 
 	// ResponseHeader bounds the wait from the last byte of the request to the
 	// response's header. 0: 60 s.
@@ -198,7 +222,13 @@ func (u Upstream) withDefaults() Upstream {
 	orString(&u.Login, LoginNone)
 	orString(&u.Balance, BalanceLeastRequests)
 	orDuration(&u.Timeouts.Connect, 5*time.Second)
+	orDuration(&u.Timeouts.Send, time.Minute)
 	orDuration(&u.Timeouts.ResponseHeader, time.Minute)
+	if u.Concurrency != nil {
+		c := *u.Concurrency
+		orDuration(&c.Timeout, 5*time.Second)
+		u.Concurrency = &c
+	}
 	if u.Health != nil {
 		h := *u.Health
 		orString(&h.Path, "/")

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"syscall"
+	"time"
 
 	"github.com/seed-6230208e/tandem/internal/problem"
 )
@@ -26,6 +27,8 @@ const (
 	reasonConnectFailed    reason = "connect_failed"    // refused or unreachable; nothing was sent
 	reasonConnectTimeout   reason = "connect_timeout"   // nothing was sent
 	reasonResponseTimeout  reason = "response_timeout"  // no response header in time
+	reasonSendTimeout      reason = "send_timeout"      // it stopped taking the request
+	reasonBusy             reason = "upstream_busy"     // as many requests under way, or waiting, as there may be
 	reasonUpstreamClosed   reason = "upstream_closed"   // closed or reset before the response header
 	reasonUpstreamAborted  reason = "upstream_aborted"  // within the response's body; the client's connection is cut too
 	reasonUpstreamProtocol reason = "upstream_protocol" // no HTTP response, or an upgrade nobody asked for
@@ -47,6 +50,8 @@ var answers = map[reason]problem.Problem{
 	reasonConnectFailed:    {Status: http.StatusBadGateway, Code: "connect_failed", Detail: "The upstream cannot be reached."},
 	reasonConnectTimeout:   {Status: http.StatusGatewayTimeout, Code: "connect_timeout", Detail: "The upstream cannot be reached in time."},
 	reasonResponseTimeout:  {Status: http.StatusGatewayTimeout, Code: "response_timeout", Detail: "The upstream did not answer in time."},
+	reasonSendTimeout:      {Status: http.StatusGatewayTimeout, Code: "send_timeout", Detail: "The upstream stopped taking the request."},
+	reasonBusy:             {Status: http.StatusServiceUnavailable, Code: "upstream_busy", Detail: "The upstream has too much to do; try again.", RetryAfter: 2 * time.Second},
 	reasonUpstreamClosed:   {Status: http.StatusBadGateway, Code: "upstream_closed", Detail: "The upstream closed the connection without an answer."},
 	reasonUpstreamProtocol: {Status: http.StatusBadGateway, Code: "upstream_protocol", Detail: "The upstream's answer could not be understood."},
 	reasonClientBody:       {Status: http.StatusBadRequest, Code: "client_body", Detail: "The request's body ended early or is malformed."},
@@ -80,6 +85,7 @@ func (e *dialError) Unwrap() error { return e.error }
 // failureOf classifies what a request or a connect to an upstream ended with.
 func failureOf(ctx context.Context, body *clientBody, err error) reason {
 	var dial *dialError
+	var send *sendTimeout
 	var network net.Error
 	timeout := errors.As(err, &network) && network.Timeout()
 	switch {
@@ -91,6 +97,10 @@ func failureOf(ctx context.Context, body *clientBody, err error) reason {
 		return reasonConnectTimeout
 	case errors.As(err, &dial):
 		return reasonConnectFailed
+	case errors.Is(err, errBusy):
+		return reasonBusy
+	case errors.As(err, &send):
+		return reasonSendTimeout
 	case timeout:
 		return reasonResponseTimeout
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),

@@ -101,7 +101,7 @@ func (x *exchange) finish(r *http.Request) {
 		x.status = http.StatusOK // net/http sends it now
 	}
 	if x.target != nil {
-		x.target.release()
+		x.target.pool.release(x.target)
 	}
 	x.session.end()
 	x.g.metrics.observe(x)

@@ -15,6 +15,7 @@ type metrics struct {
 	sessions *prometheus.GaugeVec     // kind
 	bytes    *prometheus.CounterVec   // direction; counted when a connection ends
 	retries  prometheus.Counter
+	waiting  prometheus.Gauge
 }
 
 // newMetrics makes the metrics and registers them, unless r is nil.
@@ -39,11 +40,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tandem_gateway_retries_total", Help: "Requests sent to another target after one had failed.",
 		}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tandem_gateway_waiting_requests", Help: "Requests that wait for a target with a free place.",
+		}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.duration, m.upgrades, m.failures, m.sessions, m.bytes, m.retries} {
+	for _, c := range []prometheus.Collector{m.duration, m.upgrades, m.failures, m.sessions, m.bytes, m.retries, m.waiting} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

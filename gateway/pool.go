@@ -24,18 +24,21 @@ type pool struct {
 	transport *http.Transport
 	stopCheck context.CancelFunc // nil until start, or without health checks
 
-	turn atomic.Uint64 // for going round
+	turn  atomic.Uint64 // for going round
+	queue queue
 }
 
 // target is one server of an upstream.
 type target struct {
+	pool    *pool
 	url     *url.URL
 	id      string       // of its URL, for the log
 	pending atomic.Int64 // requests under way
 	sick    atomic.Bool  // by the last active check
 
-	failures atomic.Int64 // connects that failed in a row
-	ejected  atomic.Int64 // until when it is passed over, Unix nanoseconds
+	stumbles  atomic.Int64 // requests in a row that it took but did not answer
+	ejections atomic.Int64 // in a row
+	ejected   atomic.Int64 // until when it is passed over, Unix nanoseconds; 0: it is not
 }
 
 func newPool(g *Gateway, cfg Upstream) (*pool, error) {
@@ -45,7 +48,7 @@ func newPool(g *Gateway, cfg Upstream) (*pool, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.targets = append(p.targets, &target{url: u, id: u.Host})
+		p.targets = append(p.targets, &target{pool: p, url: u, id: u.Host})
 	}
 	idle := cfg.Timeouts.Idle
 	if idle == 0 {
@@ -90,25 +93,28 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	x := exchangeFrom(req.Context())
 	var tried []*target
 	for {
-		t := p.pick(x, tried)
+		t, err := p.acquire(req.Context(), x, tried)
+		if err != nil {
+			return nil, err
+		}
 		attempt := req
 		if tried != nil {
 			// The failed attempt may still be looking at its request.
 			attempt = req.Clone(req.Context())
 		}
 		attempt.URL.Scheme, attempt.URL.Host = t.url.Scheme, t.url.Host
-		t.pending.Add(1)
+		if isUpgrade(req.Header) {
+			attempt = withoutSendLimit(attempt)
+		}
 		res, err := p.transport.RoundTrip(attempt)
 		if err == nil {
 			t.answered()
 			x.target = t
 			return res, nil
 		}
-		t.release()
+		p.release(t)
 		why := failureOf(req.Context(), x.body, err)
-		if why == reasonConnectFailed || why == reasonConnectTimeout {
-			t.eject(time.Now())
-		}
+		t.failed(why, time.Now())
 		tried = append(tried, t)
 		if len(tried) > p.cfg.Retries || len(tried) == len(p.targets) || !mayRetry(req.Method, x.body, why) {
 			return nil, err
@@ -133,15 +139,19 @@ func mayRetry(method string, body *clientBody, why reason) bool {
 	}
 }
 
-// pick chooses a target that has not been tried: among the available ones, or
-// among all when none is available. At least one has not been tried.
+// pick chooses a target that has not been tried and is not full: among the
+// available ones, or among all when none of the others is available. Nil: all
+// that it could choose are full.
 func (p *pool) pick(x *exchange, tried []*target) *target {
 	if len(p.targets) == 1 {
+		if p.full(p.targets[0]) {
+			return nil
+		}
 		return p.targets[0]
 	}
 	var best *target
 	var bestScore uint64
-	bestUp := false
+	anyUp, bestUp := false, false
 	now := time.Now().UnixNano()
 	turn := p.turn.Add(1)
 	n := uint64(len(p.targets))
@@ -151,11 +161,19 @@ func (p *pool) pick(x *exchange, tried []*target) *target {
 			continue
 		}
 		up := t.available(now)
+		anyUp = anyUp || up
+		if p.full(t) {
+			continue
+		}
 		score := p.score(x, t)
 		if best == nil || up && !bestUp || up == bestUp && score < bestScore {
 			best, bestScore, bestUp = t, score, up
 		}
 	}
+	if best == nil || anyUp && !bestUp {
+		return nil
+	}
+	best.probe(now)
 	return best
 }
 
@@ -196,66 +214,53 @@ func (x *exchange) stickyKey() string {
 	return host
 }
 
-// Back-off of a target that cannot be reached.
+// Back-off of a target that fails.
 const (
 	firstEjection = time.Second
 	lastEjection  = 30 * time.Second
+	mayStumble    = 3 // requests in a row that it took but did not answer
 )
 
 func (t *target) available(now int64) bool {
 	return !t.sick.Load() && t.ejected.Load() <= now
 }
 
-// eject passes the target over for a while, longer with each failure in a
-// row.
+// failed draws the conclusion from a request that the target did not answer.
+// Where nobody listens nobody will for the next request; one that took the
+// request may have failed that one alone.
+func (t *target) failed(why reason, now time.Time) {
+	switch why {
+	case reasonConnectFailed, reasonConnectTimeout:
+		t.eject(now)
+	case reasonUpstreamClosed, reasonUpstreamProtocol, reasonResponseTimeout, reasonSendTimeout:
+		if t.stumbles.Add(1) >= mayStumble {
+			t.eject(now)
+		}
+	}
+}
+
+// eject passes the target over for a while, longer each time in a row.
 func (t *target) eject(now time.Time) {
-	shift := min(t.failures.Add(1)-1, 10)
+	shift := min(t.ejections.Add(1)-1, 10)
 	pause := min(firstEjection<<shift, lastEjection)
 	t.ejected.Store(now.Add(pause).UnixNano())
 }
 
+// probe lets the request that is about to go to a target after its ejection
+// find out for all: until it is known, others pass it over for a while more.
+func (t *target) probe(now int64) {
+	if end := t.ejected.Load(); end != 0 && end <= now {
+		t.ejected.CompareAndSwap(end, now+int64(firstEjection))
+	}
+}
+
+// answered ends the ejection.
 func (t *target) answered() {
-	if t.failures.Load() != 0 {
-		t.failures.Store(0)
+	if t.ejections.Load() != 0 {
+		t.ejections.Store(0)
 		t.ejected.Store(0)
 	}
-}
-
-func (t *target) release() { t.pending.Add(-1) }
-
-// dial connects to a target and marks a failure as one that sent nothing.
-func (p *pool) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{Timeout: p.cfg.Timeouts.Connect}
-	c, err := d.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, &dialError{err}
+	if t.stumbles.Load() != 0 {
+		t.stumbles.Store(0)
 	}
-	if p.cfg.Timeouts.Idle > 0 {
-		return &idleConn{Conn: c, idle: p.cfg.Timeouts.Idle}, nil
-	}
-	return c, nil
 }
-
-// idleConn fails when nothing flows for too long: each direction gives the
-// other time.
-type idleConn struct {
-	net.Conn
-	idle time.Duration
-}
-
-func (c *idleConn) Read(p []byte) (int, error) {
-	if err := c.SetDeadline(time.Now().Add(c.idle)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(p)
-}
-
-func (c *idleConn) Write(p []byte) (int, error) {
-	if err := c.SetDeadline(time.Now().Add(c.idle)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
-}
-
-// CloseWrite keeps the half-close of upgraded connections.
-func (c *idleConn) CloseWrite() error { return c.Conn.(halfCloser).CloseWrite() }

@@ -177,10 +177,20 @@ func (v *validator) upstream(at string, u *Upstream) {
 	v.oneOf(at+".login", u.Login, LoginNone, LoginRequired)
 	v.oneOf(at+".balance", u.Balance, BalanceLeastRequests, BalanceRoundRobin, BalanceSessionHash)
 	v.notNegative(at+".timeouts.connect", u.Timeouts.Connect)
+	v.notNegative(at+".timeouts.send", u.Timeouts.Send)
 	v.notNegative(at+".timeouts.response_header", u.Timeouts.ResponseHeader)
 	v.notNegative(at+".timeouts.idle", u.Timeouts.Idle)
 	if u.Retries < 0 {
 		v.fault(at+".retries", "%d is negative", u.Retries)
+	}
+	if c := u.Concurrency; c != nil {
+		if c.Requests < 1 {
+			v.fault(at+".concurrency.requests", "%d is too small; at least 1", c.Requests)
+		}
+		if c.Waiting < 0 {
+			v.fault(at+".concurrency.waiting", "%d is negative", c.Waiting)
+		}
+		v.notNegative(at+".concurrency.timeout", c.Timeout)
 	}
 	if h := u.Health; h != nil {
 		if h.Path != "" && !strings.HasPrefix(h.Path, "/") {

@@ -195,6 +195,7 @@ func gatewayUpstream(u *config.Upstream) *gateway.Upstream {
 		Balance:       u.Balance,
 		Health:        (*gateway.Health)(u.Health),
 		Timeouts:      gateway.Timeouts(u.Timeouts),
+		Concurrency:   (*gateway.Concurrency)(u.Concurrency),
 		Retries:       u.Retries,
 		ForwardCookie: u.ForwardCookie,
 		StripPrefix:   u.StripPrefix,

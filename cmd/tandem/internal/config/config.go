@@ -97,14 +97,17 @@ type TCP struct {
 
 // Upstream is a set of servers with the same content.
 type Upstream struct {
-	Targets       []string `yaml:"targets" required:"true" check:"url" doc:"URLs of the servers: http:// or https://, host and port only."`
-	Login         string   `yaml:"login" default:"none" enum:"none|required" doc:"required: requests without a logged-in user are answered 401, or sent to the login page."`
-	Balance       string   `yaml:"balance" default:"least-requests" enum:"least-requests|round-robin|session-hash" doc:"Which target gets a request. session-hash: the same for all requests of a session, while it is healthy."`
-	Health        *Health  `yaml:"health" doc:"Ask the targets whether they are well. Left out: only failures of real requests count."`
-	Timeouts      Timeouts `yaml:"timeouts" doc:"How long to wait for a target."`
-	Retries       int      `yaml:"retries" default:"1" min:"0" max:"10" doc:"How many other targets a request is tried on that one could not be reached for, or that is safe to repeat."`
-	ForwardCookie bool     `yaml:"forward_cookie" default:"false" doc:"Pass the session cookie on. Targets learn the user from X-Tandem-User without it."`
-	StripPrefix   bool     `yaml:"strip_prefix" default:"false" doc:"Take the route's path off before the request is passed on. Off: targets see the path as it came."`
+	Targets  []string `yaml:"targets" required:"true" check:"url" doc:"URLs of the servers: http:// or https://, host and port only."`
+	Login    string   `yaml:"login" default:"none" enum:"none|required" doc:"required: requests without a logged-in user are answered 401, or sent to the login page."`
+	Balance  string   `yaml:"balance" default:"least-requests" enum:"least-requests|round-robin|session-hash" doc:"Which target gets a request. session-hash: the same for all requests of a session, while it is healthy."`
+	Health   *Health  `yaml:"health" doc:"Ask the targets whether they are well. Left out: only failures of real requests count."`
+	Timeouts Timeouts `yaml:"timeouts" doc:"How long to wait for a target."`
+
+	Concurrency *Concurrency `yaml:"concurrency" doc:"How many requests may be under way at each target. Left out: no limit."`
+
+	Retries       int  `yaml:"retries" default:"1" min:"0" max:"10" doc:"How many other targets a request is tried on that one could not be reached for, or that is safe to repeat."`
+	ForwardCookie bool `yaml:"forward_cookie" default:"false" doc:"Pass the session cookie on. Targets learn the user from X-Tandem-User without it."`
+	StripPrefix   bool `yaml:"strip_prefix" default:"false" doc:"Take the route's path off before the request is passed on. Off: targets see the path as it came."`
 }
 
 // Health is an active check of upstream targets.
@@ -114,9 +117,17 @@ type Health struct {
 	Timeout  time.Duration `yaml:"timeout" default:"2s" min:"1ms" doc:"An answer that takes longer is none."`
 }
 
+// Concurrency bounds the requests under way at each target of an upstream.
+type Concurrency struct {
+	Requests int           `yaml:"requests" required:"true" min:"1" doc:"Requests at one target; a socket counts as long as it is open. A target that has so many is passed over."`
+	Waiting  int           `yaml:"waiting" default:"1000" min:"0" doc:"How many more may wait for a target with a free place. Past it they are answered 503."`
+	Timeout  time.Duration `yaml:"timeout" default:"5s" min:"1ms" doc:"How long one waits before it is answered 503."`
+}
+
 // Timeouts bound the parts of an exchange with an upstream target.
 type Timeouts struct {
 	Connect        time.Duration `yaml:"connect" default:"5s" min:"1ms" doc:"Until the connection stands."`
+	Send           time.Duration `yaml:"send" default:"60s" min:"1ms" doc:"How long a target may take nothing of a request that is on its way to it."`
 	ResponseHeader time.Duration `yaml:"response_header" default:"60s" min:"1ms" doc:"From the last byte of the request to the head of the answer."`
 	Idle           time.Duration `yaml:"idle" auto:"90s for a connection kept for reuse, no limit within an answer" min:"0s" doc:"How long a connection to a target may carry no byte: kept for reuse, within an answer, or upgraded."`
 }

@@ -119,6 +119,8 @@ func TestFaults(t *testing.T) {
 		"balance":               {route("{upstream: {targets: ['http://a'], balance: random}}"), `4:53: listeners[0].routes[0].upstream.balance: "random" is none of least-requests, round-robin, session-hash`},
 		"health interval":       {route("{upstream: {targets: ['http://a'], health: {interval: 0s}}}"), "4:63: listeners[0].routes[0].upstream.health.interval: 0s is too small"},
 		"retries":               {route("{upstream: {targets: ['http://a'], retries: -1}}"), "4:53: listeners[0].routes[0].upstream.retries: -1 is too small"},
+		"concurrency":           {route("{upstream: {targets: ['http://a'], concurrency: {waiting: 1}}}"), "4:57: listeners[0].routes[0].upstream.concurrency.requests: is missing"},
+		"send timeout":          {route("{upstream: {targets: ['http://a'], timeouts: {send: 0s}}}"), "4:61: listeners[0].routes[0].upstream.timeouts.send: 0s is too small"},
 		"unknown upstream key":  {route("{upstream: {targets: ['http://a'], logn: none}}"), `4:44: listeners[0].routes[0].upstream: unknown key "logn", did you mean "login"?`},
 		"no second fault after": {route("{use: [webapp]}"), "4:15: listeners[0].routes[0].use: is a list; text is wanted"},
 	} {
