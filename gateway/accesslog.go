@@ -19,7 +19,7 @@ func (x *exchange) logAccess(r *http.Request) {
 	}
 	attrs := []slog.Attr{
 		slog.String("request", x.id[0]), slog.String("conn", x.session.id),
-		slog.String("client", x.session.client), slog.String("listener", x.session.listener),
+		slog.String("client", x.origin.client), slog.String("listener", x.session.listener),
 		slog.String("route", x.route.name), slog.String("kind", x.route.kind),
 		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.URL.Path),
 		slog.Int("status", x.status), slog.Int64("bytes", x.sent), slog.Duration("duration", time.Since(x.started)),

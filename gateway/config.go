@@ -3,6 +3,7 @@ package gateway
 import (
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +30,12 @@ type Config struct {
 	// it does not, a route that requires login is 503 to visitors without a
 	// session, too: they could not log in. Nil: always.
 	Available func() bool
+
+	// TrustedProxies are the networks whose word about a request's client,
+	// protocol and host is taken: their X-Forwarded-For, -Proto and -Host, or
+	// Forwarded (RFC 7239) where there is none of these. Everybody else's is
+	// dropped. Empty: nobody. See ParseNetworks.
+	TrustedProxies []netip.Prefix
 
 	// Cookie is the name of the session cookie, which upstreams do not get
 	// unless Upstream.ForwardCookie. Required with Store.

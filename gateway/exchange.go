@@ -21,6 +21,7 @@ type exchange struct {
 	started time.Time
 
 	id       []string    // the X-Request-Id, shared by the headers it goes in
+	origin   origin      // who sent it, as far as that can be believed
 	who      identity    // known once an upstream route has asked
 	body     *clientBody // on its way to an upstream, nil without one
 	target   *target     // upstream that answered
@@ -52,7 +53,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer t.users.Done()
 	x := &exchange{
 		ResponseWriter: w, g: l.g, route: noRoute, started: time.Now(), id: []string{randomID()},
-		session: s,
+		session: s, origin: l.g.originOf(r),
 	}
 	removeForged(r.Header)
 	removeForged(r.Trailer)
@@ -63,7 +64,8 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if ok {
 		x.route = t.match(normalHost(r.Host), path)
 	}
-	x.session.begin(x.route.name)
+	x.origin.apply(r)
+	x.session.begin(x.route.name, x.origin.client)
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	defer x.finish(r)
 

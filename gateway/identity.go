@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/seed-6230208e/tandem/internal/problem"
@@ -111,32 +112,36 @@ func (who identity) set(h http.Header) {
 	}
 }
 
-// reserved lists the names that only the gateway sets; a "-" at the end
-// stands for every name that starts so.
-var reserved = []string{"x-tandem-", "x-tandem", "x-request-id", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded"}
+// What only the gateway says to upstreams; a "-" at the end stands for every
+// name that starts so. Of the second list a client's own are replaced later:
+// see origin.set.
+var (
+	ownHeaders       = []string{"x-tandem-", "x-tandem", "x-request-id"}
+	forwardedHeaders = []string{"x-forwarded-", "x-forwarded", "forwarded", "x-real-ip"}
+)
 
 // removeForged deletes every header that an upstream could take for one of
 // the gateway's, in whatever spelling. CGI and its heirs fold case and write
 // "_" for "-"; PHP does so for "." too; so anything that is neither letter
-// nor digit counts as "-". The canonical X-Forwarded names stay: the proxy
-// replaces them, and what runs in this process may want to see them.
+// nor digit counts as "-". The forwarding headers stay where they are spelled
+// as they should be, since a trusted proxy may have sent them.
 func removeForged(h http.Header) {
 	for name := range h {
 		if c := name[0] | 0x20; c != 'x' && c != 'f' {
 			continue // the common case, without folding
 		}
-		switch name {
-		case "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded":
-			continue
-		}
 		folded := strings.Map(foldHeaderByte, name)
-		for _, r := range reserved {
-			if folded == r || r[len(r)-1] == '-' && strings.HasPrefix(folded, r) {
-				delete(h, name)
-				break
-			}
+		if listedIn(folded, ownHeaders) || listedIn(folded, forwardedHeaders) && !strings.EqualFold(folded, name) {
+			delete(h, name)
 		}
 	}
+}
+
+// listedIn reports whether a folded name is in the list.
+func listedIn(folded string, list []string) bool {
+	return slices.ContainsFunc(list, func(r string) bool {
+		return folded == r || r[len(r)-1] == '-' && strings.HasPrefix(folded, r)
+	})
 }
 
 func foldHeaderByte(c rune) rune {

@@ -210,7 +210,7 @@ func (x *exchange) stickyKey() string {
 	if x.who.handle != "" {
 		return x.who.handle
 	}
-	host, _, _ := net.SplitHostPort(x.session.client)
+	host, _, _ := net.SplitHostPort(x.origin.client)
 	return host
 }
 

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
@@ -69,7 +68,8 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 	if p.cfg.StripPrefix {
 		p.stripPrefix(pr)
 	}
-	pr.SetXForwarded()
+	pr.Out.Host = x.origin.sent
+	x.origin.set(h)
 	h[requestIDHeader] = x.id
 	x.who.set(h)
 	if !p.cfg.ForwardCookie && p.g.cfg.Cookie != "" {
@@ -79,10 +79,6 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 		// "h2c" and its like would tunnel requests past these checks.
 		delete(h, "Upgrade")
 		delete(h, "Connection")
-	}
-	// SetXForwarded does not know this form of client address.
-	if _, _, err := net.SplitHostPort(pr.In.RemoteAddr); err != nil {
-		delete(h, "X-Forwarded-For")
 	}
 	if pr.Out.Body != nil {
 		pr.Out.Body = x.body

@@ -20,7 +20,7 @@ type ConnectionInfo struct {
 	State    string    `json:"state"` // gateway sessions: "idle", "active", "upgraded"; "connecting", "open", "half-closed"
 	Listener string    `json:"listener"`
 	Route    string    `json:"route"`    // of the newest request
-	Client   string    `json:"client"`   // address and port
+	Client   string    `json:"client"`   // address and port; behind a trusted proxy: of the newest request, and port 0 is unknown
 	User     string    `json:"user"`     // ID, when the gateway looked
 	Session  string    `json:"session"`  // handle, when the gateway looked
 	Document string    `json:"document"` // sockets only
@@ -43,14 +43,15 @@ const (
 // acceptance until it is closed, whoever has it then.
 type session struct {
 	// Fixed after construction.
-	id, kind, listener, client string
-	since                      time.Time
-	conn                       *countedConn
+	id, kind, listener string
+	since              time.Time
+	conn               *countedConn
 
 	in, out  atomic.Int64 // bytes on the wire
 	desynced atomic.Bool  // HTTP/1: where the next request begins is unknown; none is served
 
 	mu      sync.Mutex // a leaf: nothing is called under it
+	client  string     // address and port; behind a proxy: of the newest request
 	state   string
 	active  int  // HTTP requests under way
 	proxied bool // upgraded to a socket that ends at an upstream
@@ -59,12 +60,12 @@ type session struct {
 	handle  string
 }
 
-// begin notes that an HTTP request is on its way by a route.
-func (s *session) begin(route string) {
+// begin notes that a client's HTTP request is on its way by a route.
+func (s *session) begin(route, client string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active++
-	s.state, s.route, s.user, s.handle = stateActive, route, "", ""
+	s.state, s.route, s.client, s.user, s.handle = stateActive, route, client, "", ""
 }
 
 func (s *session) end() {

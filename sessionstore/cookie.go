@@ -90,7 +90,7 @@ func (st *Store) ClearCookie(w http.ResponseWriter, r *http.Request) {
 
 func (st *Store) setCookie(w http.ResponseWriter, r *http.Request, id, name string, o sessions.Options) {
 	o = cookieDefaults(name, o)
-	o.Secure = o.Secure || r.TLS != nil
+	o.Secure = o.Secure || r.TLS != nil || r.URL != nil && r.URL.Scheme == "https"
 	c := &http.Cookie{
 		Name: name, Value: id, Path: o.Path, Domain: o.Domain, MaxAge: o.MaxAge, Secure: o.Secure,
 		HttpOnly: true, SameSite: o.SameSite, Partitioned: o.Partitioned,

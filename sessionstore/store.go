@@ -18,7 +18,8 @@ type StoreConfig struct {
 
 	// Options are the cookie's attributes. A Path left empty is "/", a
 	// SameSite left at zero is Lax, HttpOnly is always on, and Secure is on
-	// where the request came over TLS or the name demands it. MaxAge is in
+	// where the request came over TLS (in the words of whoever set its URL's
+	// scheme, too) or the name demands it. MaxAge is in
 	// seconds; zero means until the browser closes; negative is an error.
 	Options sessions.Options
 }

@@ -54,9 +54,10 @@ func (o Origins) Allow(r *http.Request) bool {
 	if o.allowed[u.Scheme+"://"+u.Host] {
 		return true
 	}
-	// Where somebody in front of us ended TLS, the scheme the page was
-	// loaded with is not known here; where we did, it is https.
-	return o.same && u.Host == withoutDefaultPort(u.Scheme, r.Host) && (r.TLS == nil || u.Scheme == "https")
+	// Where somebody in front of us ended TLS and is not trusted to tell, the
+	// scheme the page was loaded with is not known here.
+	secure := r.TLS != nil || r.URL.Scheme == "https"
+	return o.same && u.Host == withoutDefaultPort(u.Scheme, r.Host) && (!secure || u.Scheme == "https")
 }
 
 // parseOrigin accepts scheme and host only, and normalises both.

@@ -130,10 +130,14 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 		return nil, err
 	}
 
+	proxies, err := gateway.ParseNetworks(cfg.TrustedProxies)
+	if err != nil {
+		return nil, err
+	}
 	r.gateway, err = gateway.New(gateway.Config{
 		Listeners: gatewayListeners(cfg),
 		Handlers:  map[string]http.Handler{"documents": r.hub.Documents(), "pairs": pairs, "webapp": pages},
-		Store:     store, Available: r.redis.Up, Cookie: cfg.Session.Cookie,
+		Store:     store, Available: r.redis.Up, Cookie: cfg.Session.Cookie, TrustedProxies: proxies,
 		Admin: gateway.AdminConfig{
 			Address: cfg.Admin.Address, Token: token, Gatherer: metrics,
 			Checks: r.checks(), Draining: r.draining.Load, Sessions: factory,

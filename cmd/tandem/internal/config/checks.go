@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path"
@@ -28,6 +29,7 @@ var checks = map[string]func(p place, text string) (string, error){
 	"key_prefix": checkKeyPrefix,
 	"keys":       checkKeys,
 	"match":      checkMatch,
+	"network":    checkNetwork,
 	"origin":     checkOrigin,
 	"path":       checkPath,
 	"pattern":    checkPattern,
@@ -139,6 +141,23 @@ func checkURL(_ place, text string) (string, error) {
 func isPort(text string) bool {
 	port, err := strconv.ParseUint(text, 10, 16)
 	return err == nil && port > 0
+}
+
+func checkNetwork(_ place, text string) (string, error) {
+	if text == "private" {
+		return text, nil
+	}
+	if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
+		return text, nil
+	}
+	network, err := netip.ParsePrefix(text)
+	if err != nil {
+		return "", fmt.Errorf("%s is not a network; write one such as 10.0.0.0/8 or fd00::/8, a single address, or private", quote(text))
+	}
+	if network != network.Masked() {
+		return "", fmt.Errorf("%s has bits behind its prefix; write %s", quote(text), network.Masked())
+	}
+	return text, nil
 }
 
 func checkOrigin(_ place, text string) (string, error) {

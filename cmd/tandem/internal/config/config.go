@@ -18,6 +18,7 @@ type Config struct {
 	RedisCheckEvery time.Duration `yaml:"redis_check_every" default:"20s" min:"0s" doc:"A connection that was idle for longer is pinged before it is used, and replaced when that fails. 0s: never."`
 	Session         Session       `yaml:"session" doc:"Cookie sessions: their form in Redis and how long they live."`
 	Listeners       []Listener    `yaml:"listeners" auto:"one on 127.0.0.1:8080" doc:"The addresses Tandem answers on, and what is behind each."`
+	TrustedProxies  []string      `yaml:"trusted_proxies" auto:"none" check:"network" doc:"Balancers and proxies in front of Tandem: networks such as \"10.0.0.0/8\", single addresses, or \"private\" for all networks that are not public. What they say in X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host, or in Forwarded where there is none of these, is believed: about the client's address, TLS and the host. From everybody else it is dropped. See docs/IDENTITY.md."`
 	Origins         []string      `yaml:"origins" default:"same-origin" check:"origin" doc:"Which pages may open sockets, of documents and pairs alike: \"same-origin\", full origins such as \"https://app.example.test\", or \"*\" for all. A client that sends no Origin is no browser and is let through."`
 	Documents       Documents     `yaml:"documents" doc:"Shared documents over WebSockets."`
 	Limits          Limits        `yaml:"limits" doc:"What one client may take. Rates are per connection with a burst of twice the rate; counts hold over all replicas; 0: no limit."`

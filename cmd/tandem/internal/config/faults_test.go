@@ -68,6 +68,8 @@ func TestFaults(t *testing.T) {
 		"redis master":          {"redis: redis+sentinel://127.0.0.1", `1:8: redis: redis URL "redis+sentinel://127.0.0.1": names no master`},
 		"redis CA":              {"redis: rediss://127.0.0.1?ca_file=/no/such.pem", "1:8: redis: redis URL: ca_file: "},
 		"redis host":            {"redis: redis:///0", "1:8: redis: names no Redis host"},
+		"trusted proxy":         {"trusted_proxies: [private, example.test]", `1:28: trusted_proxies[1]: "example.test" is not a network; write one such as 10.0.0.0/8`},
+		"trusted proxy's bits":  {"trusted_proxies: [10.0.0.1/8]", `1:19: trusted_proxies[0]: "10.0.0.1/8" has bits behind its prefix; write 10.0.0.0/8`},
 		"origin":                {"origins: [same-origin, example.test]", `1:24: origins[1]: "example.test" is not an origin; write same-origin, *`},
 		"idle over absolute":    {"session: {idle_timeout: 2h, absolute_timeout: 1h}", "1:25: session.idle_timeout: 2h0m0s is longer than absolute_timeout, 1h0m0s"},
 		"touch over idle":       {"session: {idle_timeout: 1m, touch_every: 1m}", "1:42: session.touch_every: 1m0s is not shorter than idle_timeout"},
