@@ -92,7 +92,7 @@ type Member struct {
 }
 
 // Departure is a member that left, and why: "leave", "closed", "session",
-// "replica" (its replica died).
+// "forbidden" (it may not be there any more), "replica" (its replica died).
 type Departure struct {
 	Member
 	Reason string `json:"reason"`

@@ -42,6 +42,10 @@ type Config struct {
 	// and write. The zero values match nothing.
 	Readable, Writable sessionstore.Patterns
 
+	// Authorizer decides who may join and write which document. Nil:
+	// everybody who is logged in.
+	Authorizer Authorizer
+
 	// Origins lists who may open sockets: "same-origin", full origins such
 	// as "https://app.example", or "*". Empty means same-origin. A request
 	// without Origin comes from a program and is allowed.

@@ -64,6 +64,8 @@ type conn struct {
 	doc     *document
 	bad     int // bad frames since the last good one
 
+	mayRead, mayWrite permit // what the Authorizer has allowed
+
 	bytesIn, bytesOut atomic.Int64
 
 	mu      sync.Mutex // guards the following; nothing is locked while it is held
@@ -72,12 +74,14 @@ type conn struct {
 	who     identity
 	pending []inbound // at most maxPending; full: the reader waits
 	working bool
+	doubt   bool // whether it may stay is to be asked again
 	out     outbox
 	closing *closing // nil while nobody decided to close
 	closeBy time.Time
 	auth    *time.Timer
 	beat    *time.Timer
 	bye     *time.Timer // drain: the close after reconnect
+	again   *time.Timer // the end of the permit to read
 }
 
 // endpoint says where a connection came in, for the admin listing.
@@ -178,7 +182,7 @@ func (c *conn) close(why closing) {
 	c.closing = &why
 	c.closeBy = time.Now().Add(closeTimeout)
 	c.setStateLocked(stateClosing)
-	for _, t := range []*time.Timer{c.auth, c.beat, c.bye} {
+	for _, t := range []*time.Timer{c.auth, c.beat, c.bye, c.again} {
 		if t != nil {
 			t.Stop()
 		}

@@ -104,6 +104,10 @@ func (c *conn) operation(req request) {
 		c.unavailable(req.ID, ErrUnavailable)
 		return
 	}
+	if err := c.may(ActionWrite); err != nil {
+		c.refuseAccess(req.ID, ActionWrite, err)
+		return
+	}
 	ack, err := c.hub.append(c.ctx, c.document, Operation{
 		ID: req.ID, UserID: c.who.user, ConnectionID: c.id, Payload: body.Payload, At: time.Now(),
 	}, c.doc)
@@ -196,6 +200,10 @@ func (c *conn) snapshot(req request) {
 		return
 	case body.Seq == nil || body.Payload == nil:
 		c.badFrame(req.ID, CodeBadMessage, "a snapshot needs seq and payload")
+		return
+	}
+	if err := c.may(ActionWrite); err != nil {
+		c.refuseAccess(req.ID, ActionWrite, err)
 		return
 	}
 	at := Position{body.Epoch, *body.Seq}

@@ -29,6 +29,10 @@ func (c *conn) join(req request) {
 		c.fail(req.ID, CodeAlreadyJoined, "this connection has joined the document")
 		return
 	}
+	if err := c.may(ActionRead); err != nil {
+		c.refuseAccess(req.ID, ActionRead, err)
+		return
+	}
 	ctx, cancel := c.call()
 	defer cancel()
 	d, err := c.hub.openDocument(ctx, c.document)
@@ -55,9 +59,10 @@ func (c *conn) join(req request) {
 	frame := joinedFrame(req.ID, c.document, h, d.everybody())
 	// The gate opens with the reply, so that it comes before every broadcast.
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.setStateLocked(stateJoined)
 	c.answerLocked(frame)
+	c.mu.Unlock()
+	c.armRecheck()
 }
 
 func (c *conn) leave(req request) {
@@ -78,6 +83,9 @@ func (c *conn) leaveDocument(reason string) {
 	d.detach(c, reason)
 	c.mu.Lock()
 	c.out.doc = nil
+	if c.again != nil {
+		c.again.Stop()
+	}
 	c.mu.Unlock()
 	c.hub.release(d)
 }

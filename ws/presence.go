@@ -13,6 +13,7 @@ const (
 	leftClosed    = "closed"
 	leftSession   = "session"
 	leftReplica   = "replica"
+	leftForbidden = "forbidden"
 )
 
 // merge collects presence changes so that each connection appears once, with

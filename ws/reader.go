@@ -125,6 +125,10 @@ func (c *conn) enqueue(in inbound) {
 		return
 	}
 	c.pending = append(c.pending, in)
+	c.workLocked()
+}
+
+func (c *conn) workLocked() {
 	if !c.working {
 		c.working = true
 		go c.work() // finish waits for it
@@ -139,6 +143,12 @@ func (c *conn) work() {
 		c.mu.Lock()
 		if c.closing != nil && c.closing.code != closeAbnormal {
 			c.pending = nil
+		}
+		if c.doubt && c.closing == nil {
+			c.doubt = false
+			c.mu.Unlock()
+			c.reauthorize()
+			continue
 		}
 		if len(c.pending) == 0 {
 			c.pending = nil

@@ -23,6 +23,7 @@ func (c *conn) SessionChanged(s *sessionstore.Snapshot) {
 	stranger := c.who.user != "" && s.UserID() != c.who.user
 	c.out.newest = values
 	c.wakeLocked()
+	c.recheckLocked()
 	c.mu.Unlock()
 	if stranger {
 		c.close(closeEnded(sessionstore.ReasonLogout))

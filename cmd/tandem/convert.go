@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/seed-6230208e/tandem/sessionstore"
 	"github.com/seed-6230208e/tandem/sessionstore/redisconn"
 	"github.com/seed-6230208e/tandem/ws"
+	"github.com/seed-6230208e/tandem/ws/access"
 )
 
 // The functions of this file translate the configuration into those of the
@@ -98,6 +100,30 @@ func clientPatterns(cfg *config.Config) (readable, writable sessionstore.Pattern
 	}
 	writable, err = sessionstore.ParsePatterns(cfg.Session.ClientWritable)
 	return readable, writable, err
+}
+
+// watchedPatterns are the attributes whose change sockets have to know of:
+// what clients may read, and what says which documents are theirs.
+func watchedPatterns(cfg *config.Config) (sessionstore.Patterns, error) {
+	names := slices.Clone(cfg.Session.ClientReadable)
+	for _, name := range []string{cfg.Documents.Authorize.Attribute, cfg.Documents.Authorize.WriteAttribute} {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	return sessionstore.ParsePatterns(names)
+}
+
+// newAccess returns the rule of who may use documents, nil for everybody.
+func newAccess(cfg *config.Config, log *slog.Logger, metrics prometheus.Registerer) (*access.Rule, error) {
+	a := cfg.Documents.Authorize
+	if a.Attribute == "" && a.URL == "" {
+		return nil, nil
+	}
+	return access.New(access.Config{
+		Attribute: a.Attribute, WriteAttribute: a.WriteAttribute,
+		URL: a.URL, Cache: a.Cache, Timeout: a.Timeout, Logger: log, Metrics: metrics,
+	})
 }
 
 // hubConfig lacks what is no setting: backplane, sessions and patterns.

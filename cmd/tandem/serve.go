@@ -19,6 +19,7 @@ import (
 	"github.com/seed-6230208e/tandem/webapp"
 	"github.com/seed-6230208e/tandem/webapp/accounts"
 	"github.com/seed-6230208e/tandem/ws"
+	"github.com/seed-6230208e/tandem/ws/access"
 	"github.com/seed-6230208e/tandem/ws/wsredis"
 )
 
@@ -50,6 +51,7 @@ type replica struct {
 	watcher   *sessionstore.Watcher
 	backplane *wsredis.Backplane
 	pairs     *wsredis.Pairs
+	access    *access.Rule // nil: everybody may use every document
 	hub       *ws.Hub
 	gateway   *gateway.Gateway
 	lifecycle
@@ -86,9 +88,13 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 	if err != nil {
 		return nil, err
 	}
+	watched, err := watchedPatterns(cfg)
+	if err != nil {
+		return nil, err
+	}
 	r.watcher, err = sessionstore.NewWatcher(factory, sessionstore.WatchConfig{
 		VerifyEvery: cfg.Session.VerifyEvery, MaxUnverified: cfg.Session.MaxUnverified,
-		Readable: readable, Logger: log, Metrics: metrics,
+		Readable: watched, Logger: log, Metrics: metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -107,6 +113,12 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 		return r.watcher.Bind(ctx, id, l)
 	}
 	sockets.Readable, sockets.Writable, sockets.Logger, sockets.Metrics = readable, writable, log, metrics
+	if r.access, err = newAccess(cfg, log, metrics); err != nil {
+		return nil, err
+	}
+	if r.access != nil {
+		sockets.Authorizer = r.access
+	}
 	if r.hub, err = ws.NewHub(sockets); err != nil {
 		return nil, err
 	}
@@ -186,6 +198,9 @@ func (r *replica) close() {
 	var err error
 	if r.hub != nil {
 		err = r.hub.Close()
+	}
+	if r.access != nil {
+		r.access.Close()
 	}
 	if r.redis != nil {
 		err = errors.Join(err, r.redis.Close())

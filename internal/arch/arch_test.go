@@ -31,7 +31,7 @@ type rule struct {
 // rooms is the table of docs/ARCHITECTURE.md. A package that is not in it fails the test.
 var rooms = map[string]rule{
 	"cmd/tandem/internal/config": {ours: []string{"sessionstore", "sessionstore/redisconn"}, banned: []string{goRedis, miniredis, gorillaWS}},
-	"cmd/tandem":                 {ours: []string{"cmd/tandem/internal/config", "gateway", "webapp", "webapp/accounts", "ws", "ws/wsredis", "sessionstore", "sessionstore/redisconn"}, banned: []string{miniredis}},
+	"cmd/tandem":                 {ours: []string{"cmd/tandem/internal/config", "gateway", "webapp", "webapp/accounts", "ws", "ws/access", "ws/wsredis", "sessionstore", "sessionstore/redisconn"}, banned: []string{miniredis}},
 	"gateway":                    {ours: []string{"sessionstore", "internal/problem"}, banned: []string{goRedis, miniredis}},
 	"webapp":                     {ours: []string{"webapp/accounts", "sessionstore", "internal/problem"}, banned: []string{goRedis, miniredis, gorillaWS}},
 	"webapp/accounts":            {ours: []string{"sessionstore/redisconn"}, banned: []string{miniredis, gorillaWS}},
@@ -40,6 +40,7 @@ var rooms = map[string]rule{
 	"sessionstore/redisconn":     {ours: nil, banned: []string{gorillaWS}},
 	"ws":                         {ours: []string{"sessionstore", "internal/problem"}, banned: []string{goRedis, miniredis}},
 	"ws/wsredis":                 {ours: []string{"ws", "sessionstore/redisconn"}, banned: []string{"net/http", miniredis}},
+	"ws/access":                  {ours: []string{"ws"}, banned: []string{goRedis, miniredis, gorillaWS}},
 	"ws/wstest":                  {ours: []string{"ws"}, banned: []string{goRedis, miniredis}},
 	"internal/problem":           {ours: []string{"sessionstore"}, banned: []string{gorillaWS}},
 	"internal/redistest":         {ours: nil, banned: []string{gorillaWS}},

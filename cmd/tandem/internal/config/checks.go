@@ -21,6 +21,8 @@ import (
 // given at p and returns its final form, or what is wrong and what is allowed.
 var checks = map[string]func(p place, text string) (string, error){
 	"address":    checkAddress,
+	"attribute":  checkAttribute,
+	"callback":   checkCallback,
 	"cookie":     checkCookie,
 	"dir":        checkDir,
 	"file":       checkFile,
@@ -138,6 +140,17 @@ func checkURL(_ place, text string) (string, error) {
 	return strings.TrimSuffix(text, "/"), nil
 }
 
+func checkCallback(_ place, text string) (string, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || !isHost(u.Hostname()) || u.Port() != "" && !isPort(u.Port()):
+		return "", fmt.Errorf("%s is not a URL; write http://host:port/path or https://host/path", quote(text))
+	case u.User != nil || u.Fragment != "":
+		return "", errors.New("a URL with a user name, password or fragment is not supported; write http://host:port/path or https://host/path")
+	}
+	return text, nil
+}
+
 func isPort(text string) bool {
 	port, err := strconv.ParseUint(text, 10, 16)
 	return err == nil && port > 0
@@ -210,6 +223,15 @@ func checkKeyPrefix(_ place, text string) (string, error) {
 func checkPattern(_ place, text string) (string, error) {
 	if _, err := sessionstore.ParsePatterns([]string{text}); err != nil {
 		return "", fmt.Errorf("%s is not a pattern: %w; write an attribute name such as user.name, or chat.*", quote(text), err)
+	}
+	return text, nil
+}
+
+// checkAttribute wants the name of one attribute.
+func checkAttribute(_ place, text string) (string, error) {
+	_, err := sessionstore.ParsePatterns([]string{text})
+	if err != nil || strings.Contains(text, "*") {
+		return "", fmt.Errorf("%s is not an attribute's name; write one such as documents, not a pattern and none that begins with tandem.", quote(text))
 	}
 	return text, nil
 }

@@ -141,6 +141,17 @@ type Documents struct {
 	MaxMessage       Size          `yaml:"max_message" default:"64KiB" min:"1KiB" max:"16MiB" doc:"Longest frame a client may send."`
 	AuthTimeout      time.Duration `yaml:"auth_timeout" default:"10s" min:"100ms" doc:"Time to authenticate after the upgrade."`
 	KeepOperations   int           `yaml:"keep_operations" default:"10000" min:"1" doc:"Operations kept in Redis a document."`
+	Authorize        Authorize     `yaml:"authorize" doc:"Who may join and write which document: by an attribute of the session, or by asking the application. Left out: everybody who is logged in, all. docs/AUTHORIZATION.md has examples."`
+}
+
+// Authorize decides who may use which document: by Attribute or by URL, and
+// with neither everybody may.
+type Authorize struct {
+	Attribute      string        `yaml:"attribute" auto:"none" check:"attribute" doc:"Session attribute that holds the IDs of the documents which its session may join: a text or a list of texts, in which \"*\" stands for any run of characters. Never one that \"session.client_writable\" covers."`
+	WriteAttribute string        `yaml:"write_attribute" auto:"the same as attribute" check:"attribute" doc:"Another attribute of that form, for those which it may also write."`
+	URL            string        `yaml:"url" auto:"none" check:"callback" doc:"The application's answer to a POST of \"{user, session, document, action}\": \"{allow: true}\" or \"{allow: false}\" as JSON, or status 403."`
+	Cache          time.Duration `yaml:"cache" default:"10s" min:"1s" doc:"How long an answer of url holds. Who stays in a document is asked for again after it; when there is no answer, a yes holds once more as long, and no longer."`
+	Timeout        time.Duration `yaml:"timeout" default:"2s" min:"10ms" max:"30s" doc:"An answer of url that takes longer is none."`
 }
 
 // Limits bound what one client may take; 0 is no limit.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+
+	"github.com/seed-6230208e/tandem/sessionstore"
 )
 
 // validator checks a decoded configuration: first every value by its tags,
@@ -18,6 +20,7 @@ func (v *validator) run() {
 	v.section(reflect.ValueOf(v.c).Elem(), "")
 	v.session()
 	v.drain()
+	v.authorize()
 	if len(v.c.Listeners) == 0 && !v.bad["listeners"] {
 		v.fault("listeners", "is empty; write at least one listener, or leave the key out for 127.0.0.1:8080")
 	}
@@ -143,6 +146,28 @@ func (v *validator) session() {
 	}
 	if s.VerifyEvery > s.MaxUnverified {
 		v.fault("session.max_unverified", "%v is shorter than verify_every, %v; it must be as long or longer", s.MaxUnverified, s.VerifyEvery)
+	}
+}
+
+// authorize sees to it that there is one rule, and none that page scripts can
+// change for themselves.
+func (v *validator) authorize() {
+	const path = "documents.authorize"
+	a := v.c.Documents.Authorize
+	switch {
+	case a.Attribute != "" && a.URL != "":
+		v.fault(path+".url", "attribute is given too; a document's rule is one of attribute and url")
+	case a.WriteAttribute != "" && a.Attribute == "" && !v.bad[path+".attribute"]:
+		v.fault(path+".write_attribute", "needs attribute, which says who may read")
+	}
+	writable, err := sessionstore.ParsePatterns(v.c.Session.ClientWritable)
+	if err != nil {
+		return // noted already
+	}
+	for key, name := range map[string]string{path + ".attribute": a.Attribute, path + ".write_attribute": a.WriteAttribute} {
+		if name != "" && !v.bad[key] && writable.Match(name) {
+			v.fault(key, "%s may be written by page scripts (session.client_writable): they would let themselves in; name one that they may not write", quote(name))
+		}
 	}
 }
 
