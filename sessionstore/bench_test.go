@@ -21,7 +21,7 @@ import (
 // do without.
 
 // typical is an ordinary session of some 600 bytes.
-func typical(b *testing.B, f *sessionstore.Factory) *sessionstore.Session {
+func typical(b testing.TB, f *sessionstore.Factory) *sessionstore.Session {
 	b.Helper()
 	return created(b, f, "user.id", "7", "user.name", "Ann", "n", 0, "chat.name", "Annie", "theme", "dark",
 		"cart", []string{strings.Repeat("x", 100), strings.Repeat("y", 100)}, "locale", "de", "csrf", strings.Repeat("z", 64))
@@ -36,7 +36,8 @@ func BenchmarkLoadBesideGET(b *testing.B) {
 	ctx := b.Context()
 	f := factory(b, rdb, sessionstore.Config{})
 	sealed := factory(b, rdb, guarded(b, sessionstore.Config{}))
-	s, g := typical(b, f), typical(b, sealed)
+	gobs := factory(b, rdb, sessionstore.Config{Serializer: sessionstore.Gob()})
+	s, g, o := typical(b, f), typical(b, sealed), typical(b, gobs)
 	steps := []struct {
 		name string
 		do   func() error
@@ -51,14 +52,18 @@ func BenchmarkLoadBesideGET(b *testing.B) {
 		}},
 		{name: "load/GET", do: func() error { return errOf(f.Load(ctx, s.ID())) }},
 		{name: "guarded/GET", do: func() error { return errOf(sealed.Load(ctx, g.ID())) }},
+		{name: "gob/GET", do: func() error { return errOf(gobs.Load(ctx, o.ID())) }},
 	}
-	for b.Loop() {
+	for round := 0; b.Loop(); round++ {
 		for i := range steps {
+			step := &steps[(i+round)%len(steps)]
 			began := time.Now()
 			for range inRound {
-				must(b, steps[i].do())
+				if err := step.do(); err != nil {
+					b.Fatal(err)
+				}
 			}
-			steps[i].took = append(steps[i].took, time.Since(began))
+			step.took = append(step.took, time.Since(began))
 		}
 	}
 	quartile := func(i int) float64 {
@@ -162,32 +167,62 @@ func BenchmarkManyWriters(b *testing.B) {
 	}
 }
 
-// BenchmarkStore is a request's way to its session: typed, as pages of ours
-// and the gateway ask, and gorilla's, for which all values are decoded.
-func BenchmarkStore(b *testing.B) {
-	rdb := redistest.Start(b).Client(b)
-	f := factory(b, rdb, sessionstore.Config{})
-	st, err := sessionstore.NewStore(f, sessionstore.StoreConfig{})
-	must(b, err)
-	id := typical(b, f).ID()
-	request := func() *http.Request {
-		r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/", nil)
-		r.AddCookie(&http.Cookie{Name: "tandem", Value: id})
-		return r
+// ways are a request's to its session, by serializer: typed, as pages of ours
+// and the gateway ask; gorilla's, for which all values are decoded; and stock
+// redisstore's.
+func ways(t testing.TB) map[string][]way {
+	t.Helper()
+	rdb := redistest.Start(t).Client(t)
+	all := map[string][]way{}
+	for _, s := range serializers[:2] {
+		f := factory(t, rdb, sessionstore.Config{Serializer: s.ours, KeyPrefix: s.name + ":"})
+		st, err := sessionstore.NewStore(f, sessionstore.StoreConfig{Cookie: "sid"})
+		must(t, err)
+		id := typical(t, f).ID()
+		app := newStock(t, rdb, s.stock)
+		app.store.KeyPrefix(s.name + ":")
+		request := func() *http.Request {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+			r.AddCookie(&http.Cookie{Name: "sid", Value: id})
+			return r
+		}
+		all[s.name] = []way{
+			{"no session", func() { _ = request() }},
+			{"Session", func() { must(t, errOf(st.Session(request()))) }},
+			{"Get", func() { must(t, errOf(st.Get(request(), "sid"))) }},
+			{"redisstore", func() { must(t, errOf(app.store.New(request(), "sid"))) }},
+		}
 	}
-	b.Run("no session", func(b *testing.B) {
-		for b.Loop() {
-			_ = request()
+	return all
+}
+
+type way struct {
+	name string
+	ask  func()
+}
+
+func BenchmarkStore(b *testing.B) {
+	for serializer, all := range ways(b) {
+		for _, w := range all {
+			b.Run(serializer+"/"+w.name, func(b *testing.B) {
+				for b.Loop() {
+					w.ask()
+				}
+			})
 		}
-	})
-	b.Run("Session", func(b *testing.B) {
-		for b.Loop() {
-			must(b, errOf(st.Session(request())))
+	}
+}
+
+// A request's session takes no more allocations than stock redisstore's.
+func TestAllocationsOfARequest(t *testing.T) {
+	for serializer, all := range ways(t) {
+		allocs := map[string]float64{}
+		for _, w := range all {
+			allocs[w.name] = testing.AllocsPerRun(100, w.ask)
 		}
-	})
-	b.Run("Get", func(b *testing.B) {
-		for b.Loop() {
-			must(b, errOf(st.Get(request(), "tandem")))
+		t.Log(serializer, allocs)
+		if stock := allocs["redisstore"]; allocs["Session"] > stock || allocs["Get"] > stock {
+			t.Errorf("%s: %v allocations", serializer, allocs)
 		}
-	})
+	}
 }

@@ -1,7 +1,9 @@
 package sessionstore
 
 import (
+	"encoding/binary"
 	"encoding/json"
+	"math/bits"
 	"strings"
 )
 
@@ -35,8 +37,7 @@ func splitObject(raw string) (jsonObject, error) {
 		if !t.str() {
 			return false
 		}
-		m.name, m.nameEnd = uint32(begin+1), uint32(t.at-1)
-		m.escaped = strings.IndexByte(raw[begin:t.at], '\\') >= 0
+		m.name, m.nameEnd, m.escaped = uint32(begin+1), uint32(t.at-1), t.escaped
 		if t.space(); !t.take(':') {
 			return false
 		}
@@ -80,7 +81,8 @@ func (o *jsonObject) find(k key) int {
 		return -1
 	}
 	for i := range o.members {
-		if o.name(i) == k.name {
+		m := &o.members[i]
+		if !m.escaped && o.raw[m.name:m.nameEnd] == k.name || m.escaped && o.name(i) == k.name {
 			return i
 		}
 	}
@@ -127,8 +129,9 @@ func (s *seenNames) index(o *jsonObject, last int) int {
 // they name and report whether it was there; after a false the place is of
 // no use.
 type jsonText struct {
-	s  string
-	at int
+	s       string
+	at      int
+	escaped bool // the string that str went past holds escapes
 }
 
 // deepest is how deep values may be nested, as in encoding/json.
@@ -223,22 +226,44 @@ func (t *jsonText) str() bool {
 	if !t.take('"') {
 		return false
 	}
-	for at := t.at; at < len(t.s); at++ { // most of a session is read here
-		switch c := t.s[at]; {
-		case c == '"':
-			t.at = at + 1
+	t.escaped = false
+	for {
+		t.at = plainUntil(t.s, t.at)
+		switch t.next() {
+		case '"':
+			t.at++
 			return true
-		case c == '\\':
-			t.at = at + 1
+		case '\\':
+			t.at++
+			t.escaped = true
 			if !t.escape() {
 				return false
 			}
-			at = t.at - 1
-		case c < 0x20:
+		default: // a control character, or the end
 			return false
 		}
 	}
-	return false
+}
+
+// plainUntil returns the place of the first byte from at on that does not
+// stand for itself in a JSON string: a quote, a backslash or a control
+// character. Most of a session is read here, eight bytes at a time: in each of
+// the three sums the lowest byte that is looked for has its high bit set, and
+// no byte below it has.
+func plainUntil(s string, at int) int {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	for ; at+8 <= len(s); at += 8 {
+		word := binary.LittleEndian.Uint64([]byte(s[at : at+8]))
+		quote, backslash := word^each*'"', word^each*'\\'
+		found := ((quote-each)&^quote | (backslash-each)&^backslash | (word-each*' ')&^word) & high
+		if found != 0 {
+			return at + bits.TrailingZeros64(found)/8
+		}
+	}
+	for at < len(s) && s[at] >= ' ' && s[at] != '"' && s[at] != '\\' {
+		at++
+	}
+	return at
 }
 
 // escape goes past what follows on a backslash.

@@ -1,12 +1,17 @@
 package sessionstore
 
 import (
+	"encoding/gob"
 	"encoding/json"
+	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/gorilla/sessions"
 )
 
 func TestMergeJSON(t *testing.T) {
@@ -68,7 +73,7 @@ func TestManyAttributes(t *testing.T) {
 func FuzzMergeJSON(f *testing.F) {
 	for _, s := range []string{
 		`{}`, `{"a":1}`, ` { "a" : [1, {"b":"}"}] , "\u0061":2,"c":"\\\"" } `, `{"n":9007199254740993,"e":1e400}`,
-		`[]`, `null`, `{"a":}`, `{"a":1}{}`, "{\"\xff\":1,\"\xfe\":2}", `{"tandem.sid":"x","user.id":7}`, ``, `{"a":1,}`,
+		`[]`, `null`, `{"a":}`, `{"a":1}{}`, `{"long\n":"1234567\"1234567\\\u00e412345678"}`, "{\"a\":\"12345678\x1f\"}", "{\"\xff\":1,\"\xfe\":2}", `{"tandem.sid":"x","user.id":7}`, ``, `{"a":1,}`,
 	} {
 		f.Add([]byte(s), "a", `"new"`)
 	}
@@ -134,6 +139,90 @@ func FuzzDecodeGob(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// encodedGob is what redisstore's default serializer stores of values.
+func encodedGob(t testing.TB, values map[any]any) string {
+	t.Helper()
+	raw, err := Gob().Serialize(&sessions.Session{Values: values})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// What most sessions hold is read without encoding/gob, and to the same.
+func TestReadGob(t *testing.T) {
+	for _, v := range []any{
+		"", "text", strings.Repeat("long", 100), 0, -1, 1 << 40, math.MinInt64, int64(-7), 1.5, math.Inf(-1), true, false, nil,
+		[]byte{}, []byte("bytes"), []string{}, []string{"a", "", strings.Repeat("b", 200)},
+	} {
+		values := map[any]any{"a": v, "user.name": "Ann", "z": v}
+		raw := encodedGob(t, values)
+		got, ok := readGob(raw)
+		if !ok {
+			t.Errorf("%T %v is left to encoding/gob", v, v)
+			continue
+		}
+		wantAsGob(t, raw, got)
+		for end := range raw {
+			if got, ok := readGob(raw[:end]); ok {
+				t.Errorf("of %d bytes %d are enough for %v", len(raw), end, got)
+			}
+		}
+	}
+	for name, values := range map[string]map[any]any{
+		"a number as a key": {7: "x"}, "another type": {"a": uint8(1)}, "a list of anything": {"a": []any{1}}, "a list of numbers": {"a": []int{1}},
+	} {
+		if got, ok := readGob(encodedGob(t, values)); ok {
+			t.Errorf("%s was read, to %v", name, got)
+		}
+	}
+}
+
+func wantAsGob(t *testing.T, raw string, got map[any]any) {
+	t.Helper()
+	var want map[any]any
+	if err := gob.NewDecoder(strings.NewReader(raw)).Decode(&want); err != nil {
+		t.Fatalf("%x was read, to %v; encoding/gob: %v", raw, got, err)
+	}
+	if got, want := fmt.Sprintf("%#v", got), fmt.Sprintf("%#v", want); got != want { // NaN is no reason to differ
+		t.Fatalf("%x: %s; encoding/gob: %s", raw, got, want)
+	}
+}
+
+// Whatever readGob takes encoding/gob takes as well, for the same.
+func FuzzReadGob(f *testing.F) {
+	gob.Register([]any{})
+	for _, values := range []map[any]any{
+		{}, {"a": 1, "b": "x", "c": 1.5, "d": true, "e": nil, "f": []byte("y"), "g": int64(300)},
+		{"a": []string{"x", "y"}, "b": []string{}}, {"a": []any{"x", nil}}, {1: "a"},
+	} {
+		f.Add([]byte(encodedGob(f, values)))
+	}
+	f.Fuzz(func(t *testing.T, stored []byte) {
+		if got, ok := readGob(string(stored)); ok {
+			wantAsGob(t, string(stored), got)
+		}
+	})
+}
+
+// Every byte ends a run of plain ones exactly if it has to, wherever it is.
+func TestPlainUntil(t *testing.T) {
+	for _, around := range []string{"x", "!", "#", "[", "]", "\x7f", "\x80", "\xa2", "\xff"} {
+		for c := range 256 {
+			for at := range 20 {
+				s := strings.Repeat(around, at) + string([]byte{byte(c)}) + strings.Repeat(around, 20-at)
+				want := len(s)
+				if c < ' ' || c == '"' || c == '\\' {
+					want = at
+				}
+				if got := plainUntil(s, 0); got != want {
+					t.Fatalf("%q: %d, want %d", s, got, want)
+				}
+			}
+		}
+	}
 }
 
 func TestPatterns(t *testing.T) {

@@ -32,10 +32,11 @@ func (c valueCodec) values(raw string) (_ map[any]any, err error) {
 			err = fmt.Errorf("%w: %v", ErrUndecodable, p)
 		}
 	}()
-	s := &sessions.Session{Values: map[any]any{}}
-	if g, ok := c.serializer.(gobSerializer); ok {
-		err = g.decode(raw, s)
+	s := &sessions.Session{}
+	if own, ok := c.serializer.(textDecoder); ok {
+		err = own.decode(raw, s)
 	} else {
+		s.Values = map[any]any{}
 		err = c.serializer.Deserialize([]byte(raw), s)
 	}
 	if err != nil {

@@ -48,13 +48,20 @@ const (
 	wroteTTL       = 30 * time.Second
 	ticketTTL      = 30 * time.Second
 
+	endKeyPrefix  = "tandem:end:{"
 	userKeyPrefix = "tandem:user:{"
 )
 
 func (f *Factory) valueKey(r ref) string { return f.cfg.KeyPrefix + string(r) }
-func (f *Factory) endKey(r ref) string   { return "tandem:end:{" + f.cfg.KeyPrefix + string(r) + "}" }
+func (f *Factory) endKey(r ref) string   { return endKeyPrefix + f.cfg.KeyPrefix + string(r) + "}" }
 func (f *Factory) nextKey(r ref) string  { return "tandem:next:{" + f.cfg.KeyPrefix + string(r) + "}" }
 func (f *Factory) sidKey(r ref) string   { return "tandem:sid:{" + f.cfg.KeyPrefix + string(r) + "}" }
+
+// readKeys is valueKey and endKey: the one is a part of the other.
+func (f *Factory) readKeys(r ref) (value, end string) {
+	end = f.endKey(r)
+	return end[len(endKeyPrefix) : len(end)-1], end
+}
 
 func (f *Factory) wroteKey(r ref, token string) string {
 	return "tandem:wrote:{" + f.cfg.KeyPrefix + string(r) + "}:" + token

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -30,6 +31,11 @@ func JSON() Serializer { return jsonSerializer{} }
 // values, other than Go's basic types and slices of them.
 func Gob() Serializer { return gobSerializer{} }
 
+// textDecoder has Deserialize for a text, which need not be copied.
+type textDecoder interface {
+	decode(raw string, s *sessions.Session) error
+}
+
 type gobSerializer struct{}
 
 func (gobSerializer) Serialize(s *sessions.Session) ([]byte, error) {
@@ -44,8 +50,15 @@ func (g gobSerializer) Deserialize(b []byte, s *sessions.Session) error {
 	return g.decode(string(b), s)
 }
 
-// decode is Deserialize of a text that need not be copied.
 func (gobSerializer) decode(raw string, s *sessions.Session) error {
+	if values, ok := readGob(raw); ok {
+		if s.Values == nil {
+			s.Values = values
+		} else {
+			maps.Copy(s.Values, values)
+		}
+		return nil
+	}
 	return gob.NewDecoder(strings.NewReader(raw)).Decode(&s.Values)
 }
 
@@ -63,8 +76,12 @@ func (jsonSerializer) Serialize(s *sessions.Session) ([]byte, error) {
 	return json.Marshal(flat)
 }
 
-func (jsonSerializer) Deserialize(b []byte, s *sessions.Session) error {
-	object, err := splitObject(string(b))
+func (j jsonSerializer) Deserialize(b []byte, s *sessions.Session) error {
+	return j.decode(string(b), s)
+}
+
+func (jsonSerializer) decode(raw string, s *sessions.Session) error {
+	object, err := splitObject(raw)
 	if err != nil {
 		return err
 	}
