@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -66,6 +67,9 @@ type conn struct {
 
 	mayRead, mayWrite permit // what the Authorizer has allowed
 
+	// Owned by the writer.
+	writeBy time.Time // deadline of writes, as it was set last
+
 	bytesIn, bytesOut atomic.Int64
 
 	mu      sync.Mutex // guards the following; nothing is locked while it is held
@@ -118,14 +122,18 @@ func newConn(h *Hub, ws *websocket.Conn, a admission) *conn {
 
 // start begins the connection's life with hello and its timers.
 func (c *conn) start() {
-	ping := c.ws.PingHandler()
 	c.ws.SetPingHandler(func(data string) error {
 		// A flood of pings is answered as often as frames are allowed.
 		if _, ok := c.frames.take(time.Now()); !ok {
 			return nil
 		}
 		c.extendDeadline()
-		return ping(data)
+		// A deadline that is no earlier than the writer's: it is the same one.
+		err := c.ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(writeTimeout))
+		if errors.Is(err, websocket.ErrCloseSent) {
+			return nil // the peer answers it
+		}
+		return err
 	})
 	c.ws.SetPongHandler(func(string) error { c.extendDeadline(); return nil })
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"github.com/gorilla/websocket"
 )
 
 // presenceTick is the shortest pause between two presence frames of a
@@ -162,12 +160,7 @@ func (d *document) Gap() {
 
 // pushLocked makes an operation the newest in the ring.
 func (d *document) pushLocked(at Position, data []byte) {
-	message, err := websocket.NewPreparedMessage(websocket.BinaryMessage, data)
-	if err != nil {
-		// Preparing writes to memory; it cannot fail.
-		panic("ws: preparing a frame: " + err.Error())
-	}
-	d.operations.push(&frame{position: at, message: message, size: len(data)})
+	d.operations.push(&frame{position: at, wire: wired(data)})
 	d.at = at
 	if d.known.Epoch != at.Epoch || d.known.Seq < at.Seq {
 		d.known = at
@@ -206,12 +199,7 @@ func (d *document) broadcastPresence() {
 		return
 	}
 	d.ticked = time.Now()
-	data := presenceFrame(d.incoming.take())
-	message, err := websocket.NewPreparedMessage(websocket.BinaryMessage, data)
-	if err != nil {
-		panic("ws: preparing a frame: " + err.Error())
-	}
-	d.presence.push(&frame{position: d.at, message: message, size: len(data)})
+	d.presence.push(&frame{position: d.at, wire: wired(presenceFrame(d.incoming.take()))})
 	d.hub.metrics.sent.WithLabelValues(channelPresence).Inc()
 	d.wakeMembersLocked()
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/gorilla/websocket"
 	"pgregory.net/rapid"
 )
 
@@ -72,17 +71,17 @@ func TestRing(t *testing.T) {
 		var cursor uint64
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			if rapid.Bool().Draw(t, "push") {
-				f := &frame{size: rapid.IntRange(0, 150).Draw(t, "bytes")}
+				f := &frame{wire: make([]byte, rapid.IntRange(0, 150).Draw(t, "bytes"))}
 				r.push(f)
 				all = append(all, f)
 			}
 			kept, bytes := 0, 0
 			for _, f := range slices.Backward(all) {
-				if kept == size || kept > 0 && bytes+f.size > 100 {
+				if kept == size || kept > 0 && bytes+len(f.wire) > 100 {
 					break
 				}
 				kept++
-				bytes += f.size
+				bytes += len(f.wire)
 			}
 			if !rapid.Bool().Draw(t, "read") {
 				continue
@@ -190,7 +189,7 @@ func TestColors(t *testing.T) {
 func TestCursorAfterHistory(t *testing.T) {
 	d := &document{operations: newRing(4)}
 	for seq := uint64(11); seq <= 18; seq++ { // the ring keeps 15 to 18
-		d.operations.push(&frame{position: Position{"e", seq}, message: new(websocket.PreparedMessage)})
+		d.operations.push(&frame{position: Position{"e", seq}, wire: wired(nil)})
 	}
 	for seen, want := range map[uint64]struct{ next, lost uint64 }{
 		18: {0, 0}, 20: {0, 0}, 17: {18, 0}, 14: {15, 0}, 12: {15, 1}, 3: {15, 1},

@@ -1,18 +1,13 @@
 package ws
 
-import (
-	"sync/atomic"
-
-	"github.com/gorilla/websocket"
-)
+import "sync/atomic"
 
 // frame is one broadcast, encoded once for all who receive it.
 type frame struct {
-	place    uint64                     // in the ring's endless count
-	position Position                   // where the log stands with it
-	message  *websocket.PreparedMessage // nil: not a frame but news: what came before position has to be read again
-	lost     uint64                     // with the news: how many operations are known to be lost
-	size     int
+	place    uint64   // in the ring's endless count
+	position Position // where the log stands with it
+	wire     []byte   // as it is written; nil: not a frame but news: what came before position has to be read again
+	lost     uint64   // with the news: how many operations are known to be lost
 }
 
 // ring holds the newest broadcasts of one channel of a document. One writer
@@ -40,15 +35,15 @@ func newRing(frames int) *ring {
 // push adds f as the newest frame. Calls must not be concurrent.
 func (r *ring) push(f *frame) {
 	head := r.head.Load()
-	for r.tail.Load() < head && (head-r.tail.Load() == uint64(len(r.slots)) || r.bytes+f.size > r.maxBytes) {
+	for r.tail.Load() < head && (head-r.tail.Load() == uint64(len(r.slots)) || r.bytes+len(f.wire) > r.maxBytes) {
 		tail := r.tail.Load()
 		slot := r.slot(tail)
-		r.bytes -= slot.Load().size
+		r.bytes -= len(slot.Load().wire)
 		r.tail.Store(tail + 1)
 		slot.Store(nil)
 	}
 	f.place = head
-	r.bytes += f.size
+	r.bytes += len(f.wire)
 	r.slot(head).Store(f)
 	r.head.Store(head + 1)
 }

@@ -44,11 +44,10 @@ type outbox struct {
 
 // outgoing is one thing to write: exactly one field is set.
 type outgoing struct {
-	text    []byte
-	shared  *websocket.PreparedMessage
-	size    int // of shared
-	ping    bool
-	closing *closing
+	text       []byte
+	broadcasts batch
+	ping       bool
+	closing    *closing
 }
 
 // full reports whether one more reply has to wait, replies being the bound of
@@ -142,6 +141,10 @@ func (c *conn) stopWriting() {
 
 // put writes one thing to the network.
 func (c *conn) put(out outgoing, deadline time.Time) error {
+	if out.broadcasts.frames > 0 {
+		return c.putBroadcasts(&out.broadcasts, deadline)
+	}
+	c.writeBy = deadline
 	_ = c.ws.SetWriteDeadline(deadline)
 	switch {
 	case out.closing != nil:
@@ -152,13 +155,25 @@ func (c *conn) put(out outgoing, deadline time.Time) error {
 		return c.ws.WriteControl(websocket.CloseMessage, data, deadline)
 	case out.ping:
 		return c.ws.WriteControl(websocket.PingMessage, nil, deadline)
-	case out.shared != nil:
-		c.bytesOut.Add(int64(out.size))
-		return c.ws.WritePreparedMessage(out.shared)
 	default:
 		c.bytesOut.Add(int64(len(out.text)))
 		return c.ws.WriteMessage(websocket.TextMessage, out.text)
 	}
+}
+
+// putBroadcasts writes frames as they are. The connection below keeps one
+// write apart from another, such as the reader's pongs; and a deadline that
+// was set a moment ago is good enough.
+func (c *conn) putBroadcasts(b *batch, deadline time.Time) error {
+	defer b.release()
+	conn := c.ws.NetConn()
+	if deadline.Sub(c.writeBy) > writeTimeout/8 {
+		c.writeBy = deadline
+		_ = conn.SetWriteDeadline(deadline)
+	}
+	c.bytesOut.Add(int64(len(b.wire)))
+	_, err := conn.Write(b.wire)
+	return err
 }
 
 // next picks what to write: replies, then the close, then what is said
@@ -241,46 +256,60 @@ func changed(set map[string]json.RawMessage, deleted []string) changedFrame {
 	return changedFrame{"session_changed", set, deleted}
 }
 
-// broadcastLocked returns the next broadcast, or the notice that some were
-// lost. This is the gate: only joined connections get any.
+// broadcastLocked returns the next broadcasts, as many as go into one write,
+// or the notice that some were lost. This is the gate: only joined connections
+// get any.
 func (c *conn) broadcastLocked() (outgoing, bool) {
-	o := &c.out
 	if c.state != stateJoined {
 		return outgoing{}, false
 	}
+	var out outgoing
+	for {
+		f, lost, cursor := c.out.peek()
+		switch {
+		case f == nil, out.broadcasts.frames > 0 && (lost > 0 || !out.broadcasts.fits(f.wire) || f.wire == nil):
+			return out, out.broadcasts.frames > 0
+		case lost > 0:
+			*cursor = f.place
+			return c.lostLocked(f, lost, cursor), true
+		}
+		*cursor = f.place + 1
+		if f.wire == nil {
+			return c.lagged(channelOperations, f.lost, f.position), true
+		}
+		out.broadcasts.add(f.wire)
+	}
+}
+
+// peek returns the next broadcast, nil when there is none, how many before it
+// are lost, and the cursor that has to move past it: operations come first.
+// What history has told already is skipped.
+func (o *outbox) peek() (f *frame, lost uint64, cursor *uint64) {
 	for {
 		f, lost := o.doc.operations.at(o.opCursor)
 		if f == nil {
 			break
 		}
-		if lost > 0 {
-			o.opCursor = f.place
-			before := f.position
-			if f.message != nil {
-				before.Seq--
-			}
-			return c.lagged(channelOperations, lost, before), true
+		if lost > 0 || f.wire == nil || f.position.Epoch != o.seen.Epoch || f.position.Seq > o.seen.Seq {
+			return f, lost, &o.opCursor
 		}
-		o.opCursor++
-		if f.message == nil {
-			return c.lagged(channelOperations, f.lost, f.position), true
-		}
-		if f.position.Epoch == o.seen.Epoch && f.position.Seq <= o.seen.Seq {
-			continue
-		}
-		return outgoing{shared: f.message, size: f.size}, true
+		o.opCursor = f.place + 1
 	}
-	f, lost := o.doc.presence.at(o.presCursor)
-	if f == nil {
-		return outgoing{}, false
+	f, lost = o.doc.presence.at(o.presCursor)
+	return f, lost, &o.presCursor
+}
+
+// lostLocked is the notice that broadcasts before f are lost.
+func (c *conn) lostLocked(f *frame, lost uint64, cursor *uint64) outgoing {
+	if cursor == &c.out.presCursor {
+		c.out.lostPresence = true
+		return c.lagged(channelPresence, lost, f.position)
 	}
-	if lost > 0 {
-		o.presCursor = f.place
-		o.lostPresence = true
-		return c.lagged(channelPresence, lost, f.position), true
+	before := f.position
+	if f.wire != nil {
+		before.Seq--
 	}
-	o.presCursor++
-	return outgoing{shared: f.message, size: f.size}, true
+	return c.lagged(channelOperations, lost, before)
 }
 
 func (c *conn) lagged(channel string, lost uint64, at Position) outgoing {

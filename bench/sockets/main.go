@@ -1,0 +1,108 @@
+// Command sockets measures document sockets through the running binary: what an idle one costs, how fast they join, and
+// how many deliveries a second one replica makes. It starts a redis-server and a replica of its own, for as long as it
+// runs. bench/README.md says how to call it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// plan is what to measure.
+type plan struct {
+	binary      string
+	connections int
+	room        int   // members of a document
+	size        int   // bytes of an operation's payload
+	rates       []int // operations a second, one after the other
+	seconds     int   // at each rate
+	heap        string
+}
+
+func main() {
+	var p plan
+	var rates string
+	flag.StringVar(&p.binary, "tandem", "bin/tandem", "the binary to measure")
+	flag.IntVar(&p.connections, "connections", 2000, "sockets, each of a session of its own")
+	flag.IntVar(&p.room, "room", 100, "members of a document")
+	flag.IntVar(&p.size, "size", 128, "bytes of an operation's payload")
+	flag.StringVar(&rates, "rates", "200,1000,5000", "operations a second over all documents, one after the other; empty: none")
+	flag.IntVar(&p.seconds, "seconds", 5, "how long each rate lasts")
+	flag.StringVar(&p.heap, "heap", "", "file for a heap profile of the replica with its idle sockets")
+	flag.Parse()
+	for r := range strings.SplitSeq(rates, ",") {
+		if r == "" {
+			continue
+		}
+		n, err := strconv.Atoi(r)
+		if err != nil || n < 1 {
+			fmt.Fprintf(os.Stderr, "sockets: -rates %q: allowed are whole numbers from 1, separated by commas\n", rates)
+			os.Exit(2)
+		}
+		p.rates = append(p.rates, n)
+	}
+	if p.connections < 1 || p.room < 1 || p.size < 32 || p.size > 32<<10 || p.seconds < 1 {
+		fmt.Fprintln(os.Stderr, "sockets: -connections, -room and -seconds are at least 1, -size from 32 to 32768")
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := p.run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "sockets:", err)
+		os.Exit(1)
+	}
+}
+
+func (p plan) run(ctx context.Context) error {
+	s, err := startServer(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	warm, err := connectAll(ctx, s, p, 0, min(200, p.connections)) // pools and code are paid for before it counts
+	if err != nil {
+		return err
+	}
+	hangUp(warm)
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	before, err := s.resident()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	clients, err := connectAll(ctx, s, p, 1_000_000, p.connections)
+	if err != nil {
+		return err
+	}
+	defer hangUp(clients)
+	took := time.Since(began)
+	fmt.Printf("joined: %d sockets in documents of %d, %.0f a second\n", len(clients), p.room, float64(len(clients))/took.Seconds())
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	after, err := s.resident()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("idle: %.1f kB resident a socket (%.1f MB in all); %s\n",
+		float64(after-before)/1e3/float64(len(clients)), float64(after)/1e6, s.memory())
+	if p.heap != "" {
+		if err := s.save(p.heap, "/debug/pprof/heap?gc=1"); err != nil {
+			return err
+		}
+	}
+	for _, rate := range p.rates {
+		if err := p.deliver(ctx, s, clients, rate); err != nil {
+			return err
+		}
+	}
+	return nil
+}

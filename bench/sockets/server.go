@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// server is a replica under measurement, and its Redis.
+type server struct {
+	address, admin string
+	tandem         *exec.Cmd
+	redisServer    *exec.Cmd // nil: embedded
+	rdb            *redis.Client
+	dir            string
+	http           http.Client
+}
+
+func startServer(ctx context.Context, p plan) (*server, error) {
+	dir, err := os.MkdirTemp("", "sockets-")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{dir: dir}
+	if err := s.start(ctx, p); err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *server) start(ctx context.Context, p plan) error {
+	var addresses [3]string
+	for i := range addresses {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		addresses[i] = l.Addr().String()
+		defer l.Close()
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	s.address, s.admin = addresses[0], addresses[1]
+	_, port, _ := net.SplitHostPort(addresses[2])
+	s.redisServer = exec.CommandContext(ctx, "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", s.dir)
+	if err := s.redisServer.Start(); err != nil {
+		return fmt.Errorf("redis-server: %w", err)
+	}
+	s.rdb = redis.NewClient(&redis.Options{Addr: addresses[2]})
+	config := fmt.Sprintf(`redis: redis://%s/0
+listeners:
+  - {address: %s, routes: [{path: /ws/documents/, use: documents}]}
+admin: {address: %s}
+log: {level: warn}
+limits: {connections_per_session: 0, connections_per_user: 0, frames_per_second: 0, operations_per_second: 0}
+`, addresses[2], s.address, s.admin)
+	file := filepath.Join(s.dir, "tandem.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return err
+	}
+	s.tandem = exec.CommandContext(ctx, p.binary, "serve", "--config", file)
+	s.tandem.Stderr = os.Stderr
+	if err := s.tandem.Start(); err != nil {
+		return err
+	}
+	return poll(ctx, 20*time.Second, func() error {
+		resp, err := s.http.Get("http://" + s.admin + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return errors.New(resp.Status)
+		}
+		return nil
+	})
+}
+
+func (s *server) stop() {
+	for _, cmd := range []*exec.Cmd{s.tandem, s.redisServer} {
+		if cmd != nil && cmd.Process != nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	}
+	if s.rdb != nil {
+		_ = s.rdb.Close()
+	}
+	_ = os.RemoveAll(s.dir)
+}
+
+// poll calls f until it succeeds.
+func poll(ctx context.Context, within time.Duration, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("gave up after %s: %w", within, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// login makes sessions as an application with redisstore would, and returns their IDs.
+func (s *server) login(ctx context.Context, first, n int) ([]string, error) {
+	ids := make([]string, n)
+	pipe := s.rdb.Pipeline()
+	for i := range ids {
+		random := make([]byte, 64)
+		_, _ = rand.Read(random)
+		ids[i] = strings.TrimRight(base32.StdEncoding.EncodeToString(random), "=")
+		pipe.Set(ctx, "session:"+ids[i], fmt.Sprintf(`{"user.id":"u%d","user.name":"User %[1]d","chat.name":"Ada"}`, first+i), time.Hour)
+		if pipe.Len() == 1000 || i == n-1 {
+			if _, err := pipe.Exec(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return ids, nil
+}
+
+// settle waits until the replica uses hardly any CPU, and has it give back what it does not need.
+func (s *server) settle(ctx context.Context) error {
+	last, err := s.cpu()
+	if err != nil {
+		return err
+	}
+	for quiet := 0; quiet < 3; quiet++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+		now, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		if now-last > 100*time.Millisecond {
+			quiet = 0
+		}
+		last = now
+	}
+	return nil
+}
+
+// resident is the replica's resident memory in bytes.
+func (s *server) resident() (int64, error) {
+	fields, err := s.proc("statm")
+	if err != nil {
+		return 0, err
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize()), err
+}
+
+// cpu is the time the replica has used.
+func (s *server) cpu() (time.Duration, error) {
+	fields, err := s.proc("stat")
+	if err != nil {
+		return 0, err
+	}
+	user, err := strconv.ParseInt(fields[13], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.ParseInt(fields[14], 10, 64)
+	const tick = 10 * time.Millisecond // USER_HZ, see proc(5)
+	return time.Duration(user+system) * tick, err
+}
+
+func (s *server) proc(name string) ([]string, error) {
+	if s.tandem.ProcessState != nil {
+		return nil, errors.New("the replica has ended")
+	}
+	if err := s.tandem.Process.Signal(syscall.Signal(0)); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", s.tandem.Process.Pid, name))
+	return strings.Fields(string(b)), err
+}
+
+// memory is what the Go runtime says of itself.
+func (s *server) memory() string {
+	resp, err := s.http.Get("http://" + s.admin + "/metrics")
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err.Error()
+	}
+	var parts []string
+	for line := range bytes.Lines(b) {
+		name, value, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
+		n, err := strconv.ParseFloat(value, 64)
+		switch {
+		case err != nil:
+		case name == "go_memstats_heap_inuse_bytes", name == "go_memstats_stack_inuse_bytes", name == "go_memstats_heap_alloc_bytes":
+			parts = append(parts, fmt.Sprintf("%s %.1f MB", strings.TrimSuffix(strings.TrimPrefix(name, "go_memstats_"), "_bytes"), n/1e6))
+		case name == "go_goroutines":
+			parts = append(parts, fmt.Sprintf("%.0f goroutines", n))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// save writes what the admin listener answers to a file.
+func (s *server) save(file, path string) error {
+	resp, err := s.http.Get("http://" + s.admin + path)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, b, 0o600)
+}
