@@ -106,11 +106,11 @@ func (c *conn) reauthorize() {
 	}
 	err := c.may(ActionRead)
 	switch {
-	case c.ctx.Err() != nil: // it is closing
+	case c.isClosing():
 	case err == nil:
 		c.armRecheck()
 	default:
-		c.log.Info("a member may not stay", "err", err)
+		c.logger().Info("a member may not stay", "err", err)
 		c.mu.Lock()
 		c.setStateLocked(stateAuthenticated)
 		c.mu.Unlock()

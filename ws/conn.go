@@ -52,15 +52,12 @@ type conn struct {
 	cookie   string // session ID of the upgrade's cookie, "" without; shown nowhere
 	color    string // asked for in the query, "" when not
 	origin   endpoint
-	ctx      context.Context // the connection's life: until it is decided to close it
-	cancel   context.CancelFunc
 
 	// Owned by the reader.
 	frames, operations bucket
 	strain             strain
 
 	// Owned by the worker; after it has ended, by the reader.
-	log     *slog.Logger
 	binding Binding
 	doc     *document
 	bad     int // bad frames since the last good one
@@ -73,7 +70,7 @@ type conn struct {
 	bytesIn, bytesOut atomic.Int64
 
 	mu      sync.Mutex // guards the following; nothing is locked while it is held
-	changed *sync.Cond // a reply left, a request left, worker or writer ended, or closing was decided
+	changed sync.Cond  // a reply left, a request left, worker or writer ended, or closing was decided
 	state   state
 	who     identity
 	pending []inbound // at most maxPending; full: the reader waits
@@ -82,7 +79,8 @@ type conn struct {
 	out     outbox
 	closing *closing // nil while nobody decided to close
 	closeBy time.Time
-	auth    *time.Timer
+	calling context.CancelFunc // ends the worker's call under way, nil without one
+	auth    *time.Timer        // nil once the connection has authenticated
 	beat    *time.Timer
 	bye     *time.Timer // drain: the close after reconnect
 	again   *time.Timer // the end of the permit to read
@@ -112,9 +110,7 @@ func newConn(h *Hub, ws *websocket.Conn, a admission) *conn {
 		frames:     newBucket(h.cfg.Limits.FramesPerSecond),
 		operations: newBucket(h.cfg.Limits.OperationsPerSecond),
 	}
-	c.log = h.log.With("conn", c.id, "document", c.document)
-	c.ctx, c.cancel = context.WithCancel(h.ctx)
-	c.changed = sync.NewCond(&c.mu)
+	c.changed.L = &c.mu
 	c.out.redisUp = true
 	h.metrics.states[stateConnecting].Add(1)
 	return c
@@ -200,8 +196,11 @@ func (c *conn) close(why closing) {
 	_ = c.ws.NetConn().SetDeadline(c.closeBy)
 	c.changed.Broadcast()
 	c.wakeLocked()
+	calling := c.calling
 	c.mu.Unlock()
-	c.cancel()
+	if calling != nil {
+		calling()
+	}
 }
 
 // finish cleans up after the reader: the connection leaves its document, its
@@ -234,7 +233,7 @@ func (c *conn) finish() {
 	c.hub.unregister(c, who)
 	c.hub.metrics.states[stateClosing].Add(-1)
 	c.hub.metrics.closed(why)
-	c.log.Info("socket closed", "code", int(why.code), "reason", why.reason,
+	c.logger().Info("socket closed", "code", int(why.code), "reason", why.reason,
 		"bytes_in", c.bytesIn.Load(), "bytes_out", c.bytesOut.Load())
 }
 
@@ -269,9 +268,34 @@ func (c *conn) setStateLocked(s state) {
 	c.state = s
 }
 
-// call returns the context for one call that ends with the connection.
+// call returns the context for one call of the worker that ends with the
+// connection. It is made for the call: most connections make none.
 func (c *conn) call() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(c.ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(c.hub.ctx, callTimeout)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing != nil {
+		cancel()
+	}
+	c.calling = cancel
+	return ctx, func() {
+		cancel()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.calling = nil
+	}
+}
+
+// logger is made when there is something to log, for the same reason.
+func (c *conn) logger() *slog.Logger {
+	c.mu.Lock()
+	who := c.who
+	c.mu.Unlock()
+	log := c.hub.log.With("conn", c.id, "document", c.document)
+	if who.handle != "" {
+		log = log.With("session", who.handle, "user", who.user)
+	}
+	return log
 }
 
 // info describes the connection for the admin listing.

@@ -78,7 +78,7 @@ func (c *conn) badFrame(re string, code ErrorCode, message string) {
 // unavailable answers that Redis is away.
 func (c *conn) unavailable(re string, err error) {
 	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, sessionstore.ErrUnavailable) && !errors.Is(err, context.Canceled) {
-		c.log.Error("a socket's request failed", "err", err)
+		c.logger().Error("a socket's request failed", "err", err)
 	}
 	c.fail(re, CodeUnavailable, "Redis is away; send it again later")
 }
@@ -108,7 +108,7 @@ func (c *conn) operation(req request) {
 		c.refuseAccess(req.ID, ActionWrite, err)
 		return
 	}
-	ack, err := c.hub.append(c.ctx, c.document, Operation{
+	ack, err := c.hub.append(c.hub.ctx, c.document, Operation{
 		ID: req.ID, UserID: c.who.user, ConnectionID: c.id, Payload: body.Payload, At: time.Now(),
 	}, c.doc)
 	if err != nil {
@@ -210,7 +210,7 @@ func (c *conn) snapshot(req request) {
 	if at.Epoch == "" {
 		at.Epoch = c.doc.newest().Epoch
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), callTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.hub.ctx), callTimeout)
 	defer cancel()
 	switch err := c.hub.cfg.Backplane.KeepSnapshot(ctx, c.document, at, body.Payload); {
 	case errors.Is(err, ErrConflict):

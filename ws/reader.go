@@ -12,31 +12,41 @@ import (
 // When it is reached nothing more is read: TCP holds the client back.
 const maxPending = 32
 
-// read is the reader: it runs until the connection is over, then cleans up.
+// read is the reader. It takes one frame and leaves the next one to a new
+// goroutine: the stack that decoding has grown would stay with a connection
+// that is idle from now on, and that costs more than starting a goroutine
+// does. The last one cleans up.
 func (c *conn) read() {
-	defer c.finish()
-	for !c.isClosing() {
-		c.extendDeadline()
-		kind, data, err := readFrame(c.ws, c.hub.cfg.Documents.MaxMessage)
-		switch {
-		case errors.Is(err, errTooLarge):
-			c.fail("", CodeTooLarge, "a frame may have at most "+string(encode(c.hub.cfg.Documents.MaxMessage))+" bytes")
-			c.close(closeTooBig)
-		case err != nil:
-			c.close(lostBy(err))
-			return
-		default:
-			c.bytesIn.Add(int64(len(data)))
-			c.receive(kind, data)
-		}
+	if !c.readOne() {
+		go c.read()
+		return
 	}
 	// The peer answers our close frame, or hangs up, or is cut off when
 	// closeTimeout is over; what it had under way is not processed.
 	for {
 		if _, _, err := c.ws.NextReader(); err != nil {
-			return
+			break
 		}
 	}
+	c.finish()
+	c.hub.connections.Done()
+}
+
+// readOne takes one frame, and reports whether it was the last.
+func (c *conn) readOne() (last bool) {
+	c.extendDeadline()
+	kind, data, err := readFrame(c.ws, c.hub.cfg.Documents.MaxMessage)
+	switch {
+	case errors.Is(err, errTooLarge):
+		c.fail("", CodeTooLarge, "a frame may have at most "+string(encode(c.hub.cfg.Documents.MaxMessage))+" bytes")
+		c.close(closeTooBig)
+	case err != nil:
+		c.close(lostBy(err))
+	default:
+		c.bytesIn.Add(int64(len(data)))
+		c.receive(kind, data)
+	}
+	return c.isClosing()
 }
 
 var errTooLarge = errors.New("frame too large")

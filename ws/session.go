@@ -83,17 +83,17 @@ func (c *conn) authenticate(req request) {
 		c.close(closeCount)
 		return
 	}
-	c.log = c.log.With("session", who.handle, "user", who.user)
-	c.log.Debug("socket authenticated")
 	known := c.hub.readable(snapshot)
 	c.mu.Lock()
 	c.who = who
 	c.out.known = known
 	c.auth.Stop()
+	c.auth = nil
 	c.setStateLocked(stateAuthenticated)
 	// In one step with the state, so that nothing unasked comes before.
 	c.answerLocked(encode(authResult(req.ID, who, snapshot)))
 	c.mu.Unlock()
+	c.logger().Debug("socket authenticated")
 	if c.binding.Snapshot().UserID() != who.user { // since a moment ago, when SessionChanged did not know who
 		c.close(closeEnded(sessionstore.ReasonLogout))
 	}
@@ -138,7 +138,7 @@ func (c *conn) refuseLogin(re string, err error) {
 	case errors.Is(err, sessionstore.ErrNotFound), errors.Is(err, sessionstore.ErrEnded), errors.Is(err, errNoUser):
 	case errors.Is(err, sessionstore.ErrUndecodable):
 		code, why = CodeForbidden, closeForbidden
-		c.log.Error("a socket's session cannot be decoded", "err", err)
+		c.logger().Error("a socket's session cannot be decoded", "err", err)
 	default:
 		c.unavailable(re, err)
 		return
@@ -208,7 +208,7 @@ func (c *conn) updateSession(re string, keys []string, fn func(*sessionstore.Ses
 	c.mu.Lock()
 	c.out.updating = true
 	c.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), callTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.hub.ctx), callTimeout)
 	defer cancel()
 	snapshot, err := c.binding.Update(ctx, fn)
 	var values, told map[string]json.RawMessage
@@ -263,7 +263,7 @@ func (c *conn) refuseUpdate(re string, err error) {
 	case errors.Is(err, sessionstore.ErrReserved):
 		c.fail(re, CodeForbidden, err.Error()+"; nothing was written")
 	case errors.Is(err, sessionstore.ErrUndecodable):
-		c.log.Error("a socket's session cannot be decoded", "err", err)
+		c.logger().Error("a socket's session cannot be decoded", "err", err)
 		c.fail(re, CodeForbidden, "the session holds a value that cannot be read here; nothing was written")
 	case errors.Is(err, sessionstore.ErrTooLarge):
 		c.fail(re, CodeTooLarge, err.Error()+"; nothing was written")

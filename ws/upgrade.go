@@ -18,7 +18,7 @@ import (
 // Buffers are small and, for writing, only held while something is written:
 // most connections are idle.
 const (
-	readBuffer  = 1 << 10
+	readBuffer  = 512
 	writeBuffer = 4 << 10
 )
 
@@ -66,7 +66,6 @@ func (h *Hub) Documents() http.Handler {
 		if !h.register(c) {
 			h.discount(a)
 			h.metrics.states[stateConnecting].Add(-1)
-			c.cancel()
 			_ = ws.Close()
 			return
 		}
@@ -74,10 +73,7 @@ func (h *Hub) Documents() http.Handler {
 		if h.isDraining() {
 			c.sendOff(0) // admitted just before
 		}
-		go func() {
-			defer h.connections.Done() // Close waits for it
-			c.read()
-		}()
+		go c.read() // Close waits for it
 	})
 }
 
