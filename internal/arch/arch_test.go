@@ -45,6 +45,7 @@ var rooms = map[string]rule{
 	"internal/problem":           {ours: []string{"sessionstore"}, banned: []string{gorillaWS}},
 	"internal/redistest":         {ours: nil, banned: []string{gorillaWS}},
 	"internal/arch":              {},
+	"bench/sockets":              {ours: nil, banned: []string{gorillaWS, miniredis}},
 	"e2e":                        {},
 	"e2e/stockapp":               {ours: nil, banned: []string{miniredis, gorillaWS}},
 }
