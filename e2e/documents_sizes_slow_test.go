@@ -1,0 +1,12 @@
+//go:build slow
+
+package e2e
+
+import "time"
+
+// documentSizes of the proofs in full.
+var documentSizes = documentProofs{
+	seeds: 10, operations: 300, lasting: 6 * time.Second, faults: 4,
+	ghosts: 200, frames: 100_000,
+	lagging: 20_000, stopped: 30 * time.Second,
+}
