@@ -146,7 +146,7 @@ func (s *Session) moveTo(ctx context.Context, stone tombstone, login *Login) err
 	if err != nil {
 		return err
 	}
-	newest, err := s.f.loadAt(ctx, heir, bound)
+	newest, err := s.f.loadAt(ctx, heir, by) // there may be a login further on
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,24 @@ var (
 	bob = sessionstore.Login{UserID: "8", UserName: "Bob"}
 )
 
+// A request that began before the ID was replaced for another reason, and then
+// by a login, must not come to the session that is logged in: who knows the ID
+// from before the login would be given the one from after it.
+func TestRotationDoesNotPassALogin(t *testing.T) {
+	each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		f := factory(t, rdb, sessionstore.Config{})
+		s := created(t, f)
+		early := loaded(t, f, s.ID())
+		must(t, s.Rotate(t.Context(), nil))
+		s, err := f.Login(t.Context(), s, ann)
+		must(t, err)
+		set(t, early, "a", 1)
+		wantEnded(t, early.Rotate(t.Context(), nil), sessionstore.ReasonRotated)
+		wantEnded(t, early.Save(t.Context()), sessionstore.ReasonRotated)
+		wantJSON(t, loaded(t, f, s.ID()), "a", "")
+	})
+}
+
 // An ID that was replaced leads to the session for a while, through every
 // rotation since, and then says that it was replaced.
 func TestRotationChain(t *testing.T) {
