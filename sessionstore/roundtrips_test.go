@@ -39,7 +39,8 @@ func TestRoundTrips(t *testing.T) {
 		must(t, err)
 		s, err := f.Login(ctx, created(t, f, "n", 0), ann)
 		must(t, err)
-		must(t, errOf(f.Update(ctx, s.ID(), increment))) // now the scripts are known
+		must(t, errOf(f.Update(ctx, s.ID(), increment)))
+		must(t, created(t, f).Destroy(ctx, sessionstore.ReasonLogout)) // now the scripts are known
 		var tr trips
 		rdb.AddHook(&tr)
 		cost := func(what string, want int, do func()) {
@@ -73,6 +74,24 @@ func TestRoundTrips(t *testing.T) {
 			gs.Values["n"] = 99.0
 			must(t, st.Save(r, httptest.NewRecorder(), gs))
 		})
+
+		// With a new ID come an heir, its turn, and its life; for the listing a
+		// record, and with a user their index. What ends leaves them.
+		cost("a new session", 2, func() { s = created(t, f, "n", 0) })
+		cost("a rotation", 4, func() { must(t, s.Rotate(ctx, nil)) })
+		cost("a login in it", 5, func() { s, err = f.Login(ctx, s, ann) })
+		must(t, err)
+		cost("a login without a session", 3, func() { must(t, errOf(f.Login(ctx, nil, ann))) })
+		cost("a session by its handle", 2, func() { must(t, errOf(f.LoadHandle(ctx, s.Handle()))) })
+		cost("an end by ID", 2, func() { must(t, f.End(ctx, s.ID(), sessionstore.ReasonLogout)) })
+		cost("a load of what has ended", 1, func() { wantEnded(t, errOf(f.Load(ctx, s.ID())), sessionstore.ReasonLogout) })
+		cost("an end that was before", 1, func() { must(t, f.End(ctx, s.ID(), sessionstore.ReasonLogout)) })
+		s, err = f.Login(ctx, nil, ann)
+		must(t, err)
+		cost("an end by handle", 3, func() { must(t, f.EndHandle(ctx, s.Handle(), sessionstore.ReasonRevoked)) })
+		s, err = f.Login(ctx, nil, ann)
+		must(t, err)
+		cost("a logout", 2, func() { must(t, s.Destroy(ctx, sessionstore.ReasonLogout)) })
 	})
 }
 
