@@ -168,6 +168,10 @@ type Upstream struct {
 	// for an application that reads the session from Redis by itself.
 	ForwardCookie bool
 
+	// SessionWrite lets responses change the client's session, log in and log
+	// out: see sessionSetHeader. Otherwise the header is removed and ignored.
+	SessionWrite bool
+
 	// StripPrefix takes the route's path away from the request's; otherwise
 	// the upstream sees the path as it came.
 	StripPrefix bool

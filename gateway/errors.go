@@ -23,6 +23,8 @@ const (
 	reasonLoginRequired    reason = "login_required"    // nobody is logged in
 	reasonStore            reason = "store_unavailable" // the session could not be read, and the route needs it
 	reasonUndecodable      reason = "undecodable"       // the session cannot be read by this serializer
+	reasonSessionEnded     reason = "session_ended"     // while an upstream that writes it was at work
+	reasonSessionWrite     reason = "session_write"     // an upstream asked for a change of the session that cannot be made
 	reasonDraining         reason = "draining"          // a new socket, while the gateway parts from the others
 	reasonConnectFailed    reason = "connect_failed"    // refused or unreachable; nothing was sent
 	reasonConnectTimeout   reason = "connect_timeout"   // nothing was sent
@@ -46,6 +48,8 @@ var answers = map[reason]problem.Problem{
 	reasonLoginRequired:    {Status: http.StatusUnauthorized, Code: "login_required", Detail: "Log in first."},
 	reasonStore:            problem.Unavailable("The session store cannot be reached."),
 	reasonUndecodable:      {Status: http.StatusInternalServerError, Code: "session_undecodable", Detail: "The stored session cannot be read."},
+	reasonSessionEnded:     {Status: http.StatusUnauthorized, Code: "session_ended", Detail: "The session has ended; log in again."},
+	reasonSessionWrite:     {Status: http.StatusBadGateway, Code: "session_write", Detail: "The upstream asked for a change of the session that cannot be made. Nothing was changed."},
 	reasonDraining:         problem.Unavailable("This replica is about to stop; connect again to reach another one."),
 	reasonConnectFailed:    {Status: http.StatusBadGateway, Code: "connect_failed", Detail: "The upstream cannot be reached."},
 	reasonConnectTimeout:   {Status: http.StatusGatewayTimeout, Code: "connect_timeout", Detail: "The upstream cannot be reached in time."},

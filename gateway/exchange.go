@@ -20,14 +20,15 @@ type exchange struct {
 	route   *route
 	started time.Time
 
-	id       []string    // the X-Request-Id, shared by the headers it goes in
-	origin   origin      // who sent it, as far as that can be believed
-	who      identity    // known once an upstream route has asked
-	body     *clientBody // on its way to an upstream, nil without one
-	target   *target     // upstream that answered
-	status   int         // 0: no header sent
-	sent     int64       // body bytes
-	expected int64       // body bytes that an upstream has promised
+	id       []string      // the X-Request-Id, shared by the headers it goes in
+	origin   origin        // who sent it, as far as that can be believed
+	who      identity      // known once an upstream route has asked
+	request  *http.Request // as it came, on its way to an upstream
+	body     *clientBody   // on its way to an upstream, nil without one
+	target   *target       // upstream that answered
+	status   int           // 0: no header sent
+	sent     int64         // body bytes
+	expected int64         // body bytes that an upstream has promised
 	hijacked bool
 	reason   reason // why the gateway answered in another's stead
 	cause    error  // for the log
@@ -102,6 +103,9 @@ func (x *exchange) finish(r *http.Request) {
 	case x.status == 0 && !x.hijacked:
 		x.status = http.StatusOK // net/http sends it now
 	}
+	if x.route.kind == kindUpstream {
+		hideSessionSet(x.Header())
+	}
 	if x.target != nil {
 		x.target.pool.release(x.target)
 	}
@@ -119,6 +123,8 @@ func (x *exchange) WriteHeader(status int) {
 	if status >= 200 && x.status == 0 {
 		x.status = status
 		x.Header()[requestIDHeader] = x.id
+	} else {
+		hideSessionSet(x.Header())
 	}
 	x.ResponseWriter.WriteHeader(status)
 }

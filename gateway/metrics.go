@@ -16,6 +16,8 @@ type metrics struct {
 	bytes    *prometheus.CounterVec   // direction; counted when a connection ends
 	retries  prometheus.Counter
 	waiting  prometheus.Gauge
+
+	sessionWrites *prometheus.CounterVec // result: login, logout, write, refused
 }
 
 // newMetrics makes the metrics and registers them, unless r is nil.
@@ -43,11 +45,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tandem_gateway_waiting_requests", Help: "Requests that wait for a target with a free place.",
 		}),
+		sessionWrites: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tandem_gateway_session_writes_total", Help: "Changes of sessions that upstreams asked for.",
+		}, []string{"result"}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.duration, m.upgrades, m.failures, m.sessions, m.bytes, m.retries, m.waiting} {
+	for _, c := range []prometheus.Collector{m.duration, m.upgrades, m.failures, m.sessions, m.bytes, m.retries, m.waiting, m.sessionWrites} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // proxy passes requests of one route on to the targets of its upstream.
@@ -15,6 +17,8 @@ type proxy struct {
 	cfg     Upstream // defaults filled in
 	pool    *pool
 	reverse *httputil.ReverseProxy
+
+	ignored atomic.Bool // it was logged that the session may not be written
 }
 
 func newProxy(g *Gateway, r *route, cfg Upstream) (*proxy, error) {
@@ -43,6 +47,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.refuse(r, reasonDraining, nil)
 		return
 	}
+	x.request = r
 	if !x.admit(r, p.cfg.Login) {
 		return
 	}
@@ -100,12 +105,16 @@ func (p *proxy) stripPrefix(pr *httputil.ProxyRequest) {
 	}
 }
 
-// modifyResponse keeps the request ID the gateway's own; nothing else of a
-// response is altered. An upstream that shares the session may set its cookie,
-// and has the last word then.
+// modifyResponse keeps the request ID the gateway's own and does what the
+// upstream wants of the session; nothing else of a response is altered. An
+// upstream that shares the session may set its cookie, and has the last word
+// then.
 func (p *proxy) modifyResponse(res *http.Response) error {
 	delete(res.Header, requestIDHeader)
 	x := exchangeFrom(res.Request.Context())
+	if err := p.writeSession(x, res); err != nil {
+		return err
+	}
 	x.expected = res.ContentLength
 	for _, line := range res.Header["Set-Cookie"] {
 		if name, _, _ := strings.Cut(line, "="); strings.TrimSpace(name) == p.g.cfg.Cookie {
@@ -118,6 +127,11 @@ func (p *proxy) modifyResponse(res *http.Response) error {
 // fail answers for an upstream that did not.
 func (p *proxy) fail(_ http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeFrom(r.Context())
+	var decided *refusal
+	if errors.As(err, &decided) {
+		x.refuse(r, decided.why, decided.cause)
+		return
+	}
 	x.refuse(r, failureOf(r.Context(), x.body, err), err)
 }
 

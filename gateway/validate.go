@@ -54,8 +54,8 @@ func (c Config) validate() error {
 	if c.Store != nil && c.Cookie == "" {
 		errs = append(errs, errors.New("cookie: the session cookie's name is needed to keep it from upstreams"))
 	}
-	if c.Store == nil && requiresLogin(c.Listeners) {
-		errs = append(errs, errors.New("login: required, but there is no session store"))
+	if c.Store == nil && needsStore(c.Listeners) {
+		errs = append(errs, errors.New("login: required or session_write, but there is no session store"))
 	}
 	if c.Admin.Address != "" {
 		v := validator{}
@@ -70,10 +70,10 @@ func (c Config) validate() error {
 	return nil
 }
 
-func requiresLogin(listeners []Listener) bool {
+func needsStore(listeners []Listener) bool {
 	for _, l := range listeners {
 		for _, r := range l.effectiveRoutes() {
-			if r.Upstream != nil && r.Upstream.Login == LoginRequired {
+			if u := r.Upstream; u != nil && (u.Login == LoginRequired || u.SessionWrite) {
 				return true
 			}
 		}

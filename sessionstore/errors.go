@@ -30,6 +30,9 @@ var (
 	// ErrValue: the serializer cannot hold this attribute.
 	ErrValue = errors.New("value cannot be stored in a session")
 
+	// ErrChange: a Change makes no sense as a whole; the text says why.
+	ErrChange = errors.New("not a change of a session")
+
 	// ErrTooLarge: the serialized session would exceed Config.MaxBytes.
 	ErrTooLarge = errors.New("session too large")
 )

@@ -14,6 +14,11 @@ type Login struct {
 	// Remember lets the client's cookie outlive the browser; see
 	// [Session.Remember]. False also forgets an earlier choice.
 	Remember bool
+
+	// With changes more of the session that the user gets, in the same write.
+	// It may run again, on a newer state; its error ends the login before
+	// anything was written. Nil: nothing more.
+	With func(*Session) error
 }
 
 // errOtherUser: the session belongs to another user.
@@ -71,13 +76,18 @@ func (s *Session) applyLogin(login *Login) error {
 	case !s.openTo(login):
 		return errOtherUser
 	}
+	if login.With != nil {
+		if err := login.With(s); err != nil {
+			return err
+		}
+	}
 	now := time.Now().Truncate(time.Millisecond)
 	values := map[string]string{
 		attrUserID: login.UserID, attrUserName: login.UserName,
 		attrAuth: formatTime(now), attrCreated: formatTime(now),
 	}
 	if s.UserID() == login.UserID {
-		delete(values, attrUserID) // an application may keep it as a number
+		delete(values, attrUserID) // an application keeps it as a number, or just set it so
 	}
 	for name, value := range values {
 		if err := s.set(named(name), value); err != nil {

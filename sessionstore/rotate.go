@@ -63,7 +63,7 @@ func (s *Session) rotate(ctx context.Context, login *Login) error {
 
 // tryRotate prepares an heir and asks the old ID's slot to give way to it.
 // The heir is a copy: this one stays on the old ID. A login is not held up by
-// what a full session adds to it.
+// what it adds to a full session.
 func (s *Session) tryRotate(ctx context.Context, login *Login) (*Session, reply, error) {
 	f := s.f
 	raw, err := s.merged()
@@ -76,7 +76,8 @@ func (s *Session) tryRotate(ctx context.Context, login *Login) (*Session, reply,
 		grace = 0 // who knew the ID before the login must not be logged in by it
 	case s.id == "":
 		return nil, reply{}, errNoID
-	default:
+	}
+	if login == nil || login.With != nil {
 		if err := s.checkSize(raw); err != nil {
 			return nil, reply{}, err
 		}

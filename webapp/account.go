@@ -133,7 +133,7 @@ func (a *app) setChatName(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := strings.TrimSpace(r.PostForm.Get("name"))
-	p := a.checkPatch(patch{Delete: []string{chatNameKey}})
+	p := a.checkPatch(sessionstore.Change{Delete: []string{chatNameKey}})
 	if p == nil && (!utf8.ValidString(name) || utf8.RuneCountInString(name) > maxChatName) {
 		p = badRequest("A chat name has 64 characters at most.")
 	}

@@ -49,12 +49,6 @@ func (a *app) getSession(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, a.viewOf(s))
 }
 
-// patch is what a PATCH of the session asks for.
-type patch struct {
-	Set    map[string]json.RawMessage `json:"set"`
-	Delete []string                   `json:"delete"`
-}
-
 func (a *app) patchSession(w http.ResponseWriter, r *http.Request) {
 	change, p := readPatch(w, r)
 	if p == nil {
@@ -82,22 +76,15 @@ func (a *app) patchSession(w http.ResponseWriter, r *http.Request) {
 }
 
 // apply writes change to s in one step.
-func (a *app) apply(w http.ResponseWriter, r *http.Request, s *sessionstore.Session, change patch) error {
-	for name, value := range change.Set {
-		if err := s.Set(name, value); err != nil {
-			return err
-		}
-	}
-	for _, name := range change.Delete {
-		if err := s.Delete(name); err != nil {
-			return err
-		}
+func (a *app) apply(w http.ResponseWriter, r *http.Request, s *sessionstore.Session, change sessionstore.Change) error {
+	if err := change.Apply(s); err != nil {
+		return err
 	}
 	return a.save(w, r, s)
 }
 
 // checkPatch looks at all names before anything is written.
-func (a *app) checkPatch(change patch) *problem.Problem {
+func (a *app) checkPatch(change sessionstore.Change) *problem.Problem {
 	forbidden := func(name string) *problem.Problem {
 		return &problem.Problem{
 			Status: http.StatusForbidden, Code: "forbidden",
@@ -124,9 +111,9 @@ func (a *app) checkPatch(change patch) *problem.Problem {
 // is refused by the store.
 const maxPatch = 128 << 10
 
-func readPatch(w http.ResponseWriter, r *http.Request) (patch, *problem.Problem) {
+func readPatch(w http.ResponseWriter, r *http.Request) (sessionstore.Change, *problem.Problem) {
 	if !isJSON(r.Header.Get("Content-Type")) {
-		return patch{}, &problem.Problem{
+		return sessionstore.Change{}, &problem.Problem{
 			Status: http.StatusUnsupportedMediaType, Code: "not_json", Detail: "Send the body as application/json.",
 		}
 	}
@@ -136,11 +123,11 @@ func readPatch(w http.ResponseWriter, r *http.Request) (patch, *problem.Problem)
 		if p.Status == http.StatusRequestEntityTooLarge {
 			p.Detail = fmt.Sprintf("The body has more than %d bytes.", maxPatch)
 		}
-		return patch{}, &p
+		return sessionstore.Change{}, &p
 	}
-	change, err := decodePatch(body)
+	change, err := sessionstore.ParseChange(body)
 	if err != nil {
-		return patch{}, badRequest(`Send {"set": {name: value}, "delete": [name]}: ` + err.Error() + ".")
+		return sessionstore.Change{}, badRequest(`Send {"set": {name: value}, "delete": [name]}: ` + err.Error() + ".")
 	}
 	return change, nil
 }

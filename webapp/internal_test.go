@@ -48,15 +48,3 @@ func FuzzLocalPath(f *testing.F) {
 		}
 	})
 }
-
-func FuzzDecodePatch(f *testing.F) {
-	for _, body := range []string{`{"set":{"a":1},"delete":["b"]}`, `null`, `{}{}`, `{"set":[]}`, `{"SET":{}}`, ``} {
-		f.Add([]byte(body))
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		change, err := decodePatch(body)
-		if err != nil && (change.Set != nil || change.Delete != nil) {
-			t.Errorf("%q: half a change with %v", body, err)
-		}
-	})
-}

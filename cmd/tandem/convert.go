@@ -224,6 +224,7 @@ func gatewayUpstream(u *config.Upstream) *gateway.Upstream {
 		Concurrency:   (*gateway.Concurrency)(u.Concurrency),
 		Retries:       u.Retries,
 		ForwardCookie: u.ForwardCookie,
+		SessionWrite:  u.SessionWrite,
 		StripPrefix:   u.StripPrefix,
 	}
 }

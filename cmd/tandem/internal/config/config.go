@@ -108,6 +108,7 @@ type Upstream struct {
 
 	Retries       int  `yaml:"retries" default:"1" min:"0" max:"10" doc:"How many other targets a request is tried on that one could not be reached for, or that is safe to repeat."`
 	ForwardCookie bool `yaml:"forward_cookie" default:"false" doc:"Pass the session cookie on. Targets learn the user from X-Tandem-User without it."`
+	SessionWrite  bool `yaml:"session_write" default:"false" doc:"Let the upstream change the session of whoever it answers, log in and log out, by the response header X-Tandem-Session-Set. See docs/IDENTITY.md."`
 	StripPrefix   bool `yaml:"strip_prefix" default:"false" doc:"Take the route's path off before the request is passed on. Off: targets see the path as it came."`
 }
 
