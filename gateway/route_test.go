@@ -127,7 +127,7 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		`listeners[1].routes[1].path:`, `targets[0]: "ftp://x"`, `targets[1]: "http://h/path"`, `login: "maybe" is unknown; allowed: none, required`,
 		`balance: "best"`, `retries: -1`, `timeouts.idle: -1ns`, `listeners[1].routes[2]: has 2 of use`, `root: stat /does/not/exist`,
 		`listeners[2].tls:`, `listeners[2]: has 0 of routes`, `listeners[3].address: "127.0.0.1:9" is taken`, `listeners[3].upstream.targets: at least one`,
-		`login: required, but there is no session store`,
+		`login: required or session_write, but there is no session store`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("missing %q in:\n%v", want, err)
