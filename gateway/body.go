@@ -14,10 +14,10 @@ import (
 // use, since a transport may still read while the response is being sent.
 type clientBody struct {
 	io.ReadCloser
-	read   atomic.Bool // some of it, or an attempt to
-	ended  atomic.Bool // read to its end
-	broken atomic.Bool // malformed or cut off
-	shut   atomic.Bool // the exchange is over
+	read   atomic.Bool            // some of it, or an attempt to
+	ended  atomic.Bool            // read to its end
+	broken atomic.Pointer[reason] // malformed, cut off, too large or too slow
+	shut   atomic.Bool            // the exchange is over
 }
 
 var errBodyShut = errors.New("request body read after the exchange")
@@ -37,7 +37,8 @@ func (b *clientBody) take(p []byte) (int, error) {
 	case io.EOF:
 		b.ended.Store(true)
 	default:
-		b.broken.Store(true)
+		why := bodyFailure(err)
+		b.broken.Store(&why)
 	}
 	return n, err
 }
@@ -45,10 +46,20 @@ func (b *clientBody) take(p []byte) (int, error) {
 // Close does nothing.
 func (b *clientBody) Close() error { return nil }
 
-// touched reports whether any of the body was read; failed, whether reading
-// it failed. A nil body is neither.
+// touched reports whether any of the body was read. A nil body is not.
 func (b *clientBody) touched() bool { return b != nil && b.read.Load() }
-func (b *clientBody) failed() bool  { return b != nil && b.broken.Load() }
+
+// failed reports whether and why reading the body failed. A nil body did not.
+func (b *clientBody) failed() (reason, bool) {
+	if b == nil {
+		return "", false
+	}
+	why := b.broken.Load()
+	if why == nil {
+		return "", false
+	}
+	return *why, true
+}
 
 // What is read of a body that an upstream did not want, in order to use the
 // client's connection again.
@@ -64,11 +75,12 @@ const (
 func (x *exchange) settleBody(r *http.Request) {
 	b := x.body
 	b.shut.Store(true)
+	x.intake.end() // the time limit below is all that counts now
 	if r.ProtoMajor != 1 || x.hijacked || b.ended.Load() {
 		return
 	}
 	// With Expect: 100-continue the server closes the connection anyway.
-	if !b.failed() && x.status != 0 && r.Header.Get("Expect") == "" {
+	if _, failed := b.failed(); !failed && x.status != 0 && r.Header.Get("Expect") == "" {
 		rc := http.NewResponseController(x.ResponseWriter)
 		if rc.Flush() == nil && rc.SetReadDeadline(time.Now().Add(settleTime)) == nil {
 			_, _ = io.CopyN(io.Discard, readerFunc(b.take), settleBytes)

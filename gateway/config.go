@@ -71,6 +71,62 @@ type Listener struct {
 	Upstream *Upstream
 	Files    *Files
 	TCP      *TCP
+
+	Limits Limits
+}
+
+// Limits bound what clients may take of one listener.
+type Limits struct {
+	// Header is how many bytes a request's head may have; more is 431. 0:
+	// 64 KiB. A reload does not change it.
+	Header int
+
+	// HeaderTimeout bounds the time that the head takes to come. 0: 10 s. A
+	// reload does not change it.
+	HeaderTimeout time.Duration
+
+	// Body is how many bytes a request's body may have; more is 413. 0: any.
+	Body int64
+
+	// BodyTimeout is how long the client may take for each 16 KiB of a body,
+	// whatever the upstream takes; slower is 408. 0: 60 s. Negative: no limit.
+	BodyTimeout time.Duration
+
+	// ConnectionsPerAddress is how many connections one IPv4 address or IPv6
+	// /64 may have, unless it is a trusted proxy; more are closed at once. 0:
+	// any.
+	ConnectionsPerAddress int
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Header == 0 {
+		l.Header = maxHeaderBytes
+	}
+	if l.HeaderTimeout == 0 {
+		l.HeaderTimeout = readHeaderTimeout
+	}
+	if l.BodyTimeout == 0 {
+		l.BodyTimeout = time.Minute
+	}
+	return l
+}
+
+// Rate bounds the requests of each client, one IPv4 address or IPv6 /64, on a
+// route; more are 429 with Retry-After. It is this replica's own count.
+type Rate struct {
+	Requests int           // in Per. At least 1.
+	Per      time.Duration // 0: 1 s
+	Burst    int           // how many may come at once. 0: Requests
+}
+
+func (r Rate) withDefaults() Rate {
+	if r.Per == 0 {
+		r.Per = time.Second
+	}
+	if r.Burst == 0 {
+		r.Burst = r.Requests
+	}
+	return r
 }
 
 // TLSFiles are a certificate chain and its key, PEM files that are read again
@@ -94,6 +150,12 @@ type Route struct {
 	Use      string // name of one of Config.Handlers
 	Files    *Files
 	Upstream *Upstream
+
+	// MaxBody is how many bytes a request's body may have; more is 413. 0:
+	// Limits.Body of the listener. Negative: any.
+	MaxBody int64
+
+	Rate *Rate // nil: any
 }
 
 // Files serves a directory.

@@ -38,6 +38,12 @@ const (
 	reasonClientGone       reason = "client_gone"       // nobody there to answer
 	reasonAborted          reason = "aborted"           // a handler cut the connection
 	reasonPanic            reason = "panic"             // in a handler
+
+	// Limits on what clients may take.
+	reasonRateLimited  reason = "rate_limited"         // more requests of one client than the route allows
+	reasonConnections  reason = "too_many_connections" // of one address; closed without an answer
+	reasonBodyTooLarge reason = "body_too_large"       // the request's body is longer than the route allows
+	reasonBodyTimeout  reason = "body_timeout"         // it came too slowly
 )
 
 // answers is what the client is told, in the one place that decides it.
@@ -58,6 +64,9 @@ var answers = map[reason]problem.Problem{
 	reasonBusy:             {Status: http.StatusServiceUnavailable, Code: "upstream_busy", Detail: "The upstream has too much to do; try again.", RetryAfter: 2 * time.Second},
 	reasonUpstreamClosed:   {Status: http.StatusBadGateway, Code: "upstream_closed", Detail: "The upstream closed the connection without an answer."},
 	reasonUpstreamProtocol: {Status: http.StatusBadGateway, Code: "upstream_protocol", Detail: "The upstream's answer could not be understood."},
+	reasonRateLimited:      {Status: http.StatusTooManyRequests, Code: "rate_limited", Detail: "Too many requests in too short a time."},
+	reasonBodyTooLarge:     {Status: http.StatusRequestEntityTooLarge, Code: "body_too_large", Detail: "The request's body is larger than what is taken here."},
+	reasonBodyTimeout:      {Status: http.StatusRequestTimeout, Code: "body_timeout", Detail: "The request's body came too slowly."},
 	reasonClientBody:       {Status: http.StatusBadRequest, Code: "client_body", Detail: "The request's body ended early or is malformed."},
 	reasonPanic:            {Status: http.StatusInternalServerError, Code: "internal"},
 }
@@ -74,10 +83,13 @@ func (x *exchange) refuse(r *http.Request, why reason, cause error) {
 	if x.status != 0 || !told {
 		panic(http.ErrAbortHandler)
 	}
-	if why == reasonClientBody && r.ProtoMajor == 1 {
+	if (why == reasonClientBody || why == reasonBodyTooLarge || why == reasonBodyTimeout) && r.ProtoMajor == 1 {
 		x.Header().Set("Connection", "close") // where the next request begins is unknown
 	}
 	p.RequestID = x.id[0]
+	if x.wait > 0 {
+		p.RetryAfter = x.wait
+	}
 	problem.Respond(x, r, p)
 }
 
@@ -92,11 +104,14 @@ func failureOf(ctx context.Context, body *clientBody, err error) reason {
 	var send *sendTimeout
 	var network net.Error
 	timeout := errors.As(err, &network) && network.Timeout()
+	why, bodyFailed := body.failed()
 	switch {
+	case bodyFailed && why != reasonClientBody:
+		return why // what was too much or too slow may well end the connection
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return reasonClientGone
-	case body.failed():
-		return reasonClientBody
+	case bodyFailed:
+		return why
 	case errors.As(err, &dial) && timeout:
 		return reasonConnectTimeout
 	case errors.As(err, &dial):

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"time"
 )
@@ -25,13 +26,15 @@ type exchange struct {
 	who      identity      // known once an upstream route has asked
 	request  *http.Request // as it came, on its way to an upstream
 	body     *clientBody   // on its way to an upstream, nil without one
+	intake   *intake       // the same as it comes in, nil without one
 	target   *target       // upstream that answered
 	status   int           // 0: no header sent
 	sent     int64         // body bytes
 	expected int64         // body bytes that an upstream has promised
 	hijacked bool
-	reason   reason // why the gateway answered in another's stead
-	cause    error  // for the log
+	reason   reason        // why the gateway answered in another's stead
+	cause    error         // for the log
+	wait     time.Duration // what a refused client is told to wait, if not what the reason says
 }
 
 const requestIDHeader = "X-Request-Id"
@@ -77,9 +80,37 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.refuse(r, reasonMethod, nil) // tunnels, and echoes of headers that clients must not see
 	case x.route == noRoute:
 		x.refuse(r, reasonNoRoute, nil)
-	default:
+	case x.withinLimits(r, t.limits):
 		x.route.handler.ServeHTTP(x, r)
 	}
+}
+
+// withinLimits reports whether a request is within the limits of its route,
+// and puts those on its body that are known only while it comes; if not, it
+// has been answered.
+func (x *exchange) withinLimits(r *http.Request, limits Limits) bool {
+	if x.route.limiter != nil {
+		client, _ := netip.ParseAddrPort(x.origin.client) // who cannot be told apart shares a rate
+		wait, ok := x.route.limiter.allow(clientAddress(client.Addr()), x.started)
+		if !ok {
+			x.wait = wait
+			x.refuse(r, reasonRateLimited, nil)
+			return false
+		}
+	}
+	if r.Body == http.NoBody {
+		return true
+	}
+	maxBody := limits.Body
+	if x.route.maxBody != 0 {
+		maxBody = x.route.maxBody
+	}
+	if maxBody > 0 && r.ContentLength > maxBody {
+		x.refuse(r, reasonBodyTooLarge, nil)
+		return false
+	}
+	x.takeIn(r, limits, maxBody)
+	return true
 }
 
 // finish records how the exchange ended; deferred around the handler.
@@ -105,6 +136,9 @@ func (x *exchange) finish(r *http.Request) {
 	}
 	if x.route.kind == kindUpstream {
 		hideSessionSet(x.Header())
+	}
+	if x.intake != nil {
+		x.intake.end()
 	}
 	if x.target != nil {
 		x.target.pool.release(x.target)

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// Limits of every HTTP listener. There is none on how long a request or its
-// response may take: uploads and streams are as long as they are.
+// Limits of every HTTP listener that has none of its own. There is none on
+// how long a request or its response may take: uploads and streams are as long
+// as they are.
 const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute // between requests; longer than balancers keep connections
@@ -67,9 +68,9 @@ func newListener(g *Gateway, lc Listener) (*listener, error) {
 	if lc.TCP == nil {
 		l.server = &http.Server{
 			Handler:           l,
-			ReadHeaderTimeout: readHeaderTimeout,
+			ReadHeaderTimeout: l.table.limits.HeaderTimeout,
 			IdleTimeout:       idleTimeout,
-			MaxHeaderBytes:    maxHeaderBytes,
+			MaxHeaderBytes:    l.table.limits.Header,
 			ErrorLog:          slog.NewLogLogger(g.handlerLog().Handler(), slog.LevelDebug),
 			BaseContext:       func(net.Listener) context.Context { return g.life },
 			ConnContext:       withSession,
@@ -150,8 +151,9 @@ func (l *listener) acceptTCP() error {
 			continue
 		}
 		pause = 0
-		client := l.g.sessions.open(kindTCP, l.address, c)
-		l.g.running.Go(func() { l.serveTCP(client) })
+		if client := l.open(kindTCP, c); client != nil {
+			l.g.running.Go(func() { l.serveTCP(client) })
+		}
 	}
 }
 
@@ -181,11 +183,29 @@ type countingListener struct {
 }
 
 func (c *countingListener) Accept() (net.Conn, error) {
-	conn, err := c.AcceptTCP()
-	if err != nil {
-		return nil, err
+	for {
+		conn, err := c.AcceptTCP()
+		if err != nil {
+			return nil, err
+		}
+		if client := c.l.open(kindHTTP, conn); client != nil {
+			return client, nil
+		}
 	}
-	return c.l.g.sessions.open("http", c.l.address, conn), nil
+}
+
+// open makes a gateway session of a connection, unless its client has too
+// many: then it is closed, and nil.
+func (l *listener) open(kind string, c *net.TCPConn) *countedConn {
+	t := l.acquire()
+	limit := t.limits.ConnectionsPerAddress
+	t.users.Done()
+	if limit > 0 {
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok && l.g.trusts(a.AddrPort().Addr()) {
+			limit = 0 // a proxy connects for many
+		}
+	}
+	return l.g.sessions.open(kind, l.address, c, limit)
 }
 
 type sessionKey struct{}

@@ -15,6 +15,7 @@ const (
 	kindUpstream = "upstream"
 	kindFiles    = "files"
 	kindTCP      = "tcp"
+	kindHTTP     = "http" // connections only; a request has a route
 	kindNone     = "none" // no route matched
 )
 
@@ -26,6 +27,7 @@ type table struct {
 	users   sync.WaitGroup
 	starts  []func() // of the routes: background work, begun by start
 	closers []func() // of the routes: ends that work
+	limits  Limits   // defaults filled in
 }
 
 // route is one way through the gateway.
@@ -35,6 +37,8 @@ type route struct {
 	host    string // lower case; "" any; ".example.test" for the wildcard
 	prefix  string // without the slash at its end; "" matches every path
 	handler http.Handler
+	limiter *limiter // nil: no limit
+	maxBody int64    // bytes; 0: the listener's limit; negative: none
 }
 
 // noRoute stands in where no route matched.
@@ -43,16 +47,20 @@ var noRoute = &route{kind: kindNone}
 // newTable makes the table of a valid listener. Its background work begins
 // with start.
 func newTable(g *Gateway, l Listener) (*table, error) {
-	t := &table{}
+	t := &table{limits: l.Limits.withDefaults()}
 	if l.TCP != nil {
 		t.tcp = &tcpRoute{target: l.TCP.Target}
 		return t, nil
 	}
 	for _, r := range l.effectiveRoutes() {
 		made := &route{
-			name:   r.Host + "/" + strings.TrimPrefix(r.Path, "/"),
-			host:   strings.TrimPrefix(strings.ToLower(r.Host), "*"),
-			prefix: strings.TrimSuffix(r.Path, "/"),
+			name:    r.Host + "/" + strings.TrimPrefix(r.Path, "/"),
+			host:    strings.TrimPrefix(strings.ToLower(r.Host), "*"),
+			prefix:  strings.TrimSuffix(r.Path, "/"),
+			maxBody: r.MaxBody,
+		}
+		if r.Rate != nil {
+			made.limiter = newLimiter(r.Rate.withDefaults())
 		}
 		switch {
 		case r.Upstream != nil:
@@ -188,6 +196,8 @@ func sameSockets(old []*listener, changed []Listener) error {
 			return fmt.Errorf("listeners[%d].address: %q instead of %q; restart to change it", i, c.Address, l.address)
 		case (l.certificate != nil) != (c.TLS != nil):
 			return fmt.Errorf("listeners[%d].tls: restart to switch it on or off", i)
+		case l.server != nil && (l.server.MaxHeaderBytes != c.Limits.withDefaults().Header || l.server.ReadHeaderTimeout != c.Limits.withDefaults().HeaderTimeout):
+			return fmt.Errorf("listeners[%d].limits: restart to change header or header_timeout", i)
 		case (l.server == nil) != (c.TCP != nil):
 			return fmt.Errorf("listeners[%d]: restart to change between HTTP and TCP", i)
 		}

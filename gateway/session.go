@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -44,6 +45,7 @@ const (
 type session struct {
 	// Fixed after construction.
 	id, kind, listener string
+	address            netip.Addr // of who connected
 	since              time.Time
 	conn               *countedConn
 
@@ -116,31 +118,62 @@ type sessions struct {
 
 	mu   sync.Mutex
 	live map[*session]struct{}
+	from map[peer]int  // live ones; none of them zero
 	none chan struct{} // closed when live becomes empty; nil while nobody waits
 }
 
 func newSessions(m *metrics) *sessions {
-	return &sessions{metrics: m, live: map[*session]struct{}{}}
+	return &sessions{metrics: m, live: map[*session]struct{}{}, from: map[peer]int{}}
 }
 
-// open lists a new client connection. It is taken off by closing the
-// returned connection.
-func (t *sessions) open(kind, listener string, c *net.TCPConn) *countedConn {
+// peer is what connections are counted by.
+type peer struct {
+	listener string
+	address  netip.Addr // see clientAddress
+}
+
+func (s *session) peer() peer { return peer{s.listener, clientAddress(s.address)} }
+
+// open lists a new client connection, or closes it and returns nil when its
+// client has as many as it may have on the listener; 0 is any number. It is
+// taken off by closing the returned connection.
+func (t *sessions) open(kind, listener string, c *net.TCPConn, limit int) *countedConn {
 	s := &session{
 		id: randomID()[:13], kind: kind, listener: listener, client: c.RemoteAddr().String(),
 		since: time.Now(), state: stateIdle,
 	}
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		s.address = a.AddrPort().Addr()
+	}
 	s.conn = &countedConn{TCPConn: c, session: s, list: t}
-	t.mu.Lock()
-	t.live[s] = struct{}{}
-	t.mu.Unlock()
+	if !t.add(s, limit) {
+		_ = c.Close()
+		t.metrics.failures.WithLabelValues(string(reasonConnections)).Inc()
+		return nil
+	}
 	t.metrics.sessions.WithLabelValues(kind).Inc()
 	return s.conn
 }
 
+func (t *sessions) add(s *session, limit int) bool {
+	from := s.peer()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if limit > 0 && t.from[from] >= limit {
+		return false
+	}
+	t.from[from]++
+	t.live[s] = struct{}{}
+	return true
+}
+
 func (t *sessions) remove(s *session) {
+	from := s.peer()
 	t.mu.Lock()
 	delete(t.live, s)
+	if t.from[from]--; t.from[from] == 0 {
+		delete(t.from, from)
+	}
 	if len(t.live) == 0 && t.none != nil {
 		close(t.none)
 		t.none = nil

@@ -112,6 +112,7 @@ func (v *validator) listener(at string, l Listener) {
 	for i, r := range l.Routes {
 		v.route(fmt.Sprintf("%s.routes[%d]", at, i), r)
 	}
+	v.limits(at+".limits", l.Limits)
 	v.upstream(at+".upstream", l.Upstream)
 	v.files(at+".files", l.Files)
 	if l.TCP != nil {
@@ -134,8 +135,34 @@ func (v *validator) route(at string, r Route) {
 	if r.Use != "" && !slices.Contains(v.uses, r.Use) {
 		v.fault(at+".use", "%q is unknown; allowed: %s", r.Use, strings.Join(v.uses, ", "))
 	}
+	if r.Rate != nil {
+		v.rate(at+".rate", *r.Rate)
+	}
 	v.upstream(at+".upstream", r.Upstream)
 	v.files(at+".files", r.Files)
+}
+
+func (v *validator) limits(at string, l Limits) {
+	if l.Header < 0 || l.Header > 0 && l.Header < 1<<10 {
+		v.fault(at+".header", "%d is too small; at least 1024 bytes", l.Header)
+	}
+	v.notNegative(at+".header_timeout", l.HeaderTimeout)
+	if l.Body < 0 {
+		v.fault(at+".body", "%d is negative", l.Body)
+	}
+	if l.ConnectionsPerAddress < 0 {
+		v.fault(at+".connections_per_address", "%d is negative", l.ConnectionsPerAddress)
+	}
+}
+
+func (v *validator) rate(at string, r Rate) {
+	if r.Requests < 1 {
+		v.fault(at+".requests", "%d is too small; at least 1", r.Requests)
+	}
+	v.notNegative(at+".per", r.Per)
+	if r.Burst < 0 {
+		v.fault(at+".burst", "%d is negative", r.Burst)
+	}
 }
 
 func (v *validator) files(at string, f *Files) {

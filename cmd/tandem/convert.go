@@ -188,16 +188,30 @@ func gatewayListeners(cfg *config.Config) []gateway.Listener {
 			Upstream: gatewayUpstream(l.Upstream),
 			Files:    gatewayFiles(l.Files),
 			TCP:      (*gateway.TCP)(l.TCP),
+			Limits:   gatewayLimits(l.Limits),
 		}
 		for _, r := range l.Routes {
 			list[i].Routes = append(list[i].Routes, gateway.Route{
 				Host: r.Host, Path: r.Path, Use: r.Use,
 				Files:    gatewayFiles(r.Files),
 				Upstream: gatewayUpstream(r.Upstream),
+				MaxBody:  int64(r.MaxBody),
+				Rate:     (*gateway.Rate)(r.Rate),
 			})
 		}
 	}
 	return list
+}
+
+func gatewayLimits(l config.ListenerLimits) gateway.Limits {
+	limits := gateway.Limits{
+		Header: int(l.Header), HeaderTimeout: l.HeaderTimeout, Body: int64(l.Body), BodyTimeout: l.BodyTimeout,
+		ConnectionsPerAddress: l.ConnectionsPerAddress,
+	}
+	if l.BodyTimeout == 0 {
+		limits.BodyTimeout = -1 // no limit
+	}
+	return limits
 }
 
 func gatewayFiles(f *config.Files) *gateway.Files {

@@ -59,6 +59,17 @@ type Listener struct {
 	Upstream *Upstream `yaml:"upstream" doc:"Instead of routes: everything goes to these upstream servers."`
 	Files    *Files    `yaml:"files" doc:"Instead of routes: everything is files."`
 	TCP      *TCP      `yaml:"tcp" doc:"Instead of routes: no HTTP; bytes are passed to a server as they come."`
+
+	Limits ListenerLimits `yaml:"limits" doc:"What clients may take of this listener."`
+}
+
+// ListenerLimits bound what clients may take of one listener.
+type ListenerLimits struct {
+	Header                Size          `yaml:"header" default:"64KiB" min:"1KiB" max:"16MiB" doc:"Longest head of a request; longer is answered 431. Changing it takes a restart."`
+	HeaderTimeout         time.Duration `yaml:"header_timeout" default:"10s" min:"1ms" doc:"Time for a request's head to come. Changing it takes a restart."`
+	Body                  Size          `yaml:"body" default:"0" min:"0" doc:"Longest body of a request, unless its route has max_body; longer is answered 413. 0: any."`
+	BodyTimeout           time.Duration `yaml:"body_timeout" default:"60s" min:"0s" doc:"Time for each 16KiB of a request's body to come, waiting for an upstream not counted; slower is answered 408. 0s: any."`
+	ConnectionsPerAddress int           `yaml:"connections_per_address" default:"0" min:"0" doc:"How many connections one IPv4 address or IPv6 /64 may have; more are closed at once. Those of trusted_proxies have no limit. 0: any."`
 }
 
 // TLS names a certificate in PEM form and its key.
@@ -75,6 +86,15 @@ type Route struct {
 	Use      string    `yaml:"use" enum:"documents|pairs|webapp" doc:"A part of Tandem."`
 	Files    *Files    `yaml:"files" doc:"Static files."`
 	Upstream *Upstream `yaml:"upstream" doc:"Servers of yours."`
+	MaxBody  Size      `yaml:"max_body" auto:"limits.body of the listener" min:"0" doc:"Longest body of a request; longer is answered 413."`
+	Rate     *Rate     `yaml:"rate" doc:"How often one client, an IPv4 address or IPv6 /64, may ask; more is answered 429 with Retry-After. Each replica counts for itself. Left out: any number."`
+}
+
+// Rate bounds the requests of one client on a route.
+type Rate struct {
+	Requests int           `yaml:"requests" required:"true" min:"1" doc:"How many requests in the time of per."`
+	Per      time.Duration `yaml:"per" default:"1s" min:"1ms" doc:"The time that requests counts for."`
+	Burst    int           `yaml:"burst" auto:"as many as requests" min:"0" doc:"How many may come at once."`
 }
 
 // Files is a directory that is served.

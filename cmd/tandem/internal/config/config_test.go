@@ -93,7 +93,7 @@ func TestDefaults(t *testing.T) {
 	want := []Listener{{Address: "127.0.0.1:8080", Routes: []Route{
 		{Path: "/ws/documents/", Use: "documents"}, {Path: "/left/", Use: "pairs"},
 		{Path: "/right/", Use: "pairs"}, {Path: "/", Use: "webapp"},
-	}}}
+	}, Limits: ListenerLimits{Header: 64 << 10, HeaderTimeout: 10 * time.Second, BodyTimeout: time.Minute}}}
 	if !reflect.DeepEqual(c.Listeners, want) {
 		t.Errorf("listeners are %+v, want %+v", c.Listeners, want)
 	}

@@ -131,6 +131,10 @@ func TestFaults(t *testing.T) {
 		"retries":               {route("{upstream: {targets: ['http://a'], retries: -1}}"), "4:53: listeners[0].routes[0].upstream.retries: -1 is too small"},
 		"concurrency":           {route("{upstream: {targets: ['http://a'], concurrency: {waiting: 1}}}"), "4:57: listeners[0].routes[0].upstream.concurrency.requests: is missing"},
 		"send timeout":          {route("{upstream: {targets: ['http://a'], timeouts: {send: 0s}}}"), "4:61: listeners[0].routes[0].upstream.timeouts.send: 0s is too small"},
+		"rate":                  {route("{use: webapp, rate: {per: 1s}}"), "4:29: listeners[0].routes[0].rate.requests: is missing"},
+		"max body":              {route("{use: webapp, max_body: -1}"), "4:33: listeners[0].routes[0].max_body: -1B is too small"},
+		"header limit":          {listener("limits: {header: 10}"), "3:22: listeners[0].limits.header: 10B is too small"},
+		"body timeout":          {listener("limits: {body_timeout: fast}"), `3:28: listeners[0].limits.body_timeout: "fast" is not a duration`},
 		"unknown upstream key":  {route("{upstream: {targets: ['http://a'], logn: none}}"), `4:44: listeners[0].routes[0].upstream: unknown key "logn", did you mean "login"?`},
 		"no second fault after": {route("{use: [webapp]}"), "4:15: listeners[0].routes[0].use: is a list; text is wanted"},
 	} {

@@ -50,6 +50,7 @@ func Load(src Source) (*Config, error) {
 	}
 	if c.Listeners == nil && !s.bad["listeners"] {
 		c.Listeners = []Listener{{Address: "127.0.0.1:8080"}}
+		fillDefaults(reflect.ValueOf(&c.Listeners[0]).Elem())
 	}
 	s.override(c, src)
 	if !s.unread {
