@@ -47,7 +47,9 @@ type document struct {
 	outgoing merge                    // own members' changes, to be announced
 	incoming merge                    // everybody's changes, to be broadcast
 	tick     *time.Timer
-	ticked   time.Time // when the last presence frame was pushed
+	trimming *time.Timer                           // nil: the rings are empty
+	read     struct{ operations, presence uint64 } // heads of the rings when they were trimmed last
+	ticked   time.Time                             // when the last presence frame was pushed
 	need     needs
 	during   *merge // changes that came while members are being read; nil: they are not
 	closed   bool
@@ -117,8 +119,10 @@ func (d *document) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
-	if d.tick != nil {
-		d.tick.Stop()
+	for _, t := range []*time.Timer{d.tick, d.trimming} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 }
 
@@ -161,6 +165,7 @@ func (d *document) Gap() {
 // pushLocked makes an operation the newest in the ring.
 func (d *document) pushLocked(at Position, data []byte) {
 	d.operations.push(&frame{position: at, wire: wired(data)})
+	d.trimLaterLocked()
 	d.at = at
 	if d.known.Epoch != at.Epoch || d.known.Seq < at.Seq {
 		d.known = at
@@ -200,8 +205,40 @@ func (d *document) broadcastPresence() {
 	}
 	d.ticked = time.Now()
 	d.presence.push(&frame{position: d.at, wire: wired(presenceFrame(d.incoming.take()))})
+	d.trimLaterLocked()
 	d.hub.metrics.sent.WithLabelValues(channelPresence).Inc()
 	d.wakeMembersLocked()
+}
+
+// trimAfter is how long a broadcast is kept at least. It is longer than a
+// newcomer takes from reading the log to following the ring.
+const trimAfter = 30 * time.Second
+
+func (d *document) trimLaterLocked() {
+	if d.trimming == nil && !d.closed {
+		d.trimming = time.AfterFunc(trimAfter, d.trim)
+	}
+}
+
+// trim forgets the broadcasts that every member here has been sent: a document
+// that is quiet keeps none.
+func (d *document) trim() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	upTo := d.read
+	for c := range d.members {
+		c.mu.Lock()
+		upTo.operations = min(upTo.operations, c.out.opCursor)
+		upTo.presence = min(upTo.presence, c.out.presCursor)
+		c.mu.Unlock()
+	}
+	d.operations.trim(upTo.operations)
+	d.presence.trim(upTo.presence)
+	d.read.operations, d.read.presence = d.operations.head.Load(), d.presence.head.Load()
+	d.trimming = nil
+	if !d.operations.empty() || !d.presence.empty() {
+		d.trimLaterLocked()
+	}
 }
 
 func (d *document) wakeMembersLocked() {

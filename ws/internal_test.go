@@ -64,12 +64,17 @@ func TestEveryCloseCodeHasARetryRule(t *testing.T) {
 // cursor, or hears how many are gone.
 func TestRing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		size := rapid.IntRange(1, 8).Draw(t, "size")
+		size := rapid.IntRange(1, 70).Draw(t, "size")
 		r := newRing(size)
-		r.maxBytes = 100
+		r.maxBytes = rapid.SampledFrom([]int{100, 10_000}).Draw(t, "bytes")
 		var all []*frame
-		var cursor uint64
+		var cursor, trimmed uint64
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			if rapid.IntRange(0, 9).Draw(t, "trim") == 0 {
+				oldest := r.tail.Load()
+				r.trim(min(oldest+rapid.Uint64Range(0, 4).Draw(t, "gone"), r.head.Load()))
+				trimmed = max(trimmed, r.tail.Load())
+			}
 			if rapid.Bool().Draw(t, "push") {
 				f := &frame{wire: make([]byte, rapid.IntRange(0, 150).Draw(t, "bytes"))}
 				r.push(f)
@@ -77,7 +82,7 @@ func TestRing(t *testing.T) {
 			}
 			kept, bytes := 0, 0
 			for _, f := range slices.Backward(all) {
-				if kept == size || kept > 0 && bytes+len(f.wire) > 100 {
+				if f.place < trimmed || kept == size || kept > 0 && bytes+len(f.wire) > r.maxBytes {
 					break
 				}
 				kept++
@@ -89,7 +94,7 @@ func TestRing(t *testing.T) {
 			f, lost := r.at(cursor)
 			oldest := uint64(len(all) - kept)
 			switch {
-			case cursor == uint64(len(all)):
+			case max(cursor, oldest) == uint64(len(all)):
 				if f != nil || lost != 0 {
 					t.Fatalf("%v, %d from an empty ring", f, lost)
 				}
@@ -201,5 +206,34 @@ func TestCursorAfterHistory(t *testing.T) {
 	}
 	if f, _ := d.operations.at(d.cursorAfterLocked(Position{"later life", 2})); f != nil {
 		t.Errorf("an operation of another life: %+v", f.position)
+	}
+}
+
+// What every member has been sent goes with the second trimming after it; what one has not stays.
+func TestTrim(t *testing.T) {
+	d := &document{operations: newRing(1024), presence: newRing(4), members: map[*conn]Member{}}
+	quick, slow := &conn{}, &conn{}
+	d.members[quick], d.members[slow] = Member{}, Member{}
+	for seq := range uint64(40) {
+		d.operations.push(&frame{position: Position{"e", seq + 1}, wire: wired(nil)})
+	}
+	quick.out.opCursor, slow.out.opCursor = 40, 7
+	t.Cleanup(func() {
+		if d.trimming != nil {
+			d.trimming.Stop()
+		}
+	})
+	kept := func() uint64 { return d.operations.head.Load() - d.operations.tail.Load() }
+	for i, want := range []uint64{40, 33} {
+		if d.trim(); kept() != want {
+			t.Errorf("trimming %d keeps %d, want %d", i, kept(), want)
+		}
+	}
+	if f, lost := d.operations.at(7); f == nil || f.position.Seq != 8 || lost != 0 {
+		t.Errorf("the slow one gets %+v, and has lost %d", f, lost)
+	}
+	slow.out.opCursor = 40
+	if d.trim(); kept() != 0 || d.operations.bytes != 0 || d.trimming != nil {
+		t.Errorf("%d frames, %d bytes kept, timer %v", kept(), d.operations.bytes, d.trimming)
 	}
 }
