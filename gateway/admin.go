@@ -31,10 +31,10 @@ type AdminConfig struct {
 	Sessions SessionAdmin // nil: the session endpoints answer 404
 
 	// ExtraConnections are listed beside the gateway's own sessions, and
-	// SocketCount tells how many sockets a session has on this replica. Nil:
-	// none.
+	// SocketCounts tells how many sockets each of these user sessions has, over
+	// all replicas, in their order. Nil: none.
 	ExtraConnections func() []ConnectionInfo
-	SocketCount      func(handle string) int
+	SocketCounts     func(ctx context.Context, handles []string) []int
 
 	// Mux adds handlers under /admin/v1/, behind the token, by path pattern
 	// ("documents/"). They see the path from there: "/documents/…".

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -157,11 +158,14 @@ func TestAdminSessions(t *testing.T) {
 		return s.Handle()
 	}
 	first, second, other := login("7", "ada"), login("7", "ada"), login("a/b", "bob")
-	g := adminSite(t, AdminConfig{Token: "right", Sessions: f, SocketCount: func(handle string) int {
-		if handle == first {
-			return 2
+	g := adminSite(t, AdminConfig{Token: "right", Sessions: f, SocketCounts: func(_ context.Context, handles []string) []int {
+		counts := make([]int, len(handles))
+		for i, handle := range handles {
+			if handle == first {
+				counts[i] = 2
+			}
 		}
-		return 0
+		return counts
 	}})
 	call := func(method, path string) answer {
 		return do(t, request(t, method, g.adminURL()+"/admin/v1/"+path, "Authorization", "Bearer right"))

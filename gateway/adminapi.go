@@ -46,7 +46,7 @@ type sessionItem struct {
 	ExpiresAt time.Time `json:"expires_at"`
 	UserAgent string    `json:"user_agent"`
 	Address   string    `json:"address"`
-	Sockets   int       `json:"sockets"` // on this replica
+	Sockets   int       `json:"sockets"` // over all replicas
 }
 
 // listSessions lists the sessions of ?user=, a user's ID or name, or all.
@@ -69,8 +69,14 @@ func (a *admin) listSessions(w http.ResponseWriter, r *http.Request) {
 			Created: s.Created, LastSeen: s.LastSeen, ExpiresAt: s.ExpiresAt,
 			UserAgent: s.UserAgent, Address: s.Address,
 		}
-		if a.cfg.SocketCount != nil {
-			items[i].Sockets = a.cfg.SocketCount(s.Handle)
+	}
+	if a.cfg.SocketCounts != nil {
+		handles := make([]string, len(infos))
+		for i, s := range infos {
+			handles[i] = s.Handle
+		}
+		for i, n := range a.cfg.SocketCounts(r.Context(), handles) {
+			items[i].Sockets = n
 		}
 	}
 	writeItems(w, items)

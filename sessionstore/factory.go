@@ -64,6 +64,33 @@ func (f *Factory) Load(ctx context.Context, id string) (*Session, error) {
 	return s, err
 }
 
+// Peek returns the session that has this ID now, and leaves no trace: it is
+// no activity, an ID that was replaced is not followed, and nobody is reported
+// for one that is unknown. ErrNotFound for all that is not a living session
+// with a handle; it does not say why.
+func (f *Factory) Peek(ctx context.Context, id string) (*Snapshot, error) {
+	if !ValidID(id) {
+		return nil, ErrNotFound
+	}
+	at := f.placeOf(id)
+	found, left, err := f.read(ctx, at.ref)
+	if err != nil {
+		return nil, err
+	}
+	if !found.found || found.stone != "" {
+		return nil, ErrNotFound
+	}
+	s := &Session{f: f, by: presented}
+	s.stored = stored{place: at, idleEnd: time.Now().Add(max(left, 0))}
+	if err := s.rebase(found.value); err != nil {
+		return nil, err
+	}
+	if !s.identified() || !time.Now().Before(s.ExpiresAt()) {
+		return nil, ErrNotFound
+	}
+	return s.Snapshot(), nil
+}
+
 // LoadHandle returns the session that has this handle now. It does not count
 // as activity, and its saves follow the session wherever a rotation takes it.
 // Errors are those of Load.

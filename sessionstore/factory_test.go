@@ -398,3 +398,39 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// Peek sees what is there and leaves no trace.
+func TestPeek(t *testing.T) {
+	each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		f := factory(t, rdb, sessionstore.Config{TouchEvery: time.Nanosecond})
+		s := f.New()
+		if err := errors.Join(s.Set("user.id", "7"), s.Save(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		key := "session:" + s.ID()
+		if err := rdb.PExpire(t.Context(), key, time.Minute).Err(); err != nil {
+			t.Fatal(err)
+		}
+		seen, err := f.Peek(t.Context(), s.ID())
+		if err != nil || seen.Handle() != s.Handle() || seen.UserID() != "7" {
+			t.Errorf("%+v, %v", seen, err)
+		}
+		if left := rdb.PTTL(t.Context(), key).Val(); left > time.Minute {
+			t.Errorf("the session lives for %s", left)
+		}
+		if err := f.End(t.Context(), s.ID(), sessionstore.ReasonLogout); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{s.ID(), f.New().ID(), "short", strings.Repeat("A", 103)} {
+			if _, err := f.Peek(t.Context(), id); !errors.Is(err, sessionstore.ErrNotFound) {
+				t.Errorf("%.20s: %v", id, err)
+			}
+		}
+		if err := rdb.Set(t.Context(), "session:"+strings.Repeat("B", 103), `{"user.id":"8"}`, time.Minute).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Peek(t.Context(), strings.Repeat("B", 103)); !errors.Is(err, sessionstore.ErrNotFound) {
+			t.Errorf("a session without a handle: %v", err)
+		}
+	})
+}

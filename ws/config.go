@@ -34,6 +34,15 @@ type Config struct {
 	// without I/O. The ID is kept in memory and shown nowhere.
 	SessionID func(*http.Request) (id string, ok bool)
 
+	// Peek returns the session with this ID as it is now, and does nothing
+	// else: it is no activity. Any error means that nothing is known of it. Nil:
+	// connections are counted for their session and user when they
+	// authenticate, not before.
+	Peek func(ctx context.Context, id string) (*sessionstore.Snapshot, error)
+
+	// Places counts connections over all replicas. Nil: those of this one are.
+	Places Places
+
 	// RedeemTicket turns a one-time ticket into a session ID; unknown tickets
 	// are ErrNotFound. Nil: every ticket is refused.
 	RedeemTicket func(ctx context.Context, ticket string) (id string, err error)
@@ -82,8 +91,8 @@ type DocumentsConfig struct {
 
 // Limits bounds what clients may use. Zero means no limit, negative is an error.
 type Limits struct {
-	ConnectionsPerSession int // on this replica
-	ConnectionsPerUser    int // on this replica
+	ConnectionsPerSession int // over all that Config.Places counts
+	ConnectionsPerUser    int // the same
 	FramesPerSecond       int // per connection, with bursts of twice that
 	OperationsPerSecond   int // per connection, with bursts of twice that
 }
@@ -114,6 +123,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.RedeemTicket == nil {
 		c.RedeemTicket = func(context.Context, string) (string, error) { return "", sessionstore.ErrNotFound }
+	}
+	if c.Places == nil {
+		c.Places = newPlacesHere()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

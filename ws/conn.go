@@ -59,6 +59,7 @@ type conn struct {
 
 	// Owned by the worker; after it has ended, by the reader.
 	binding Binding
+	place   Place // zero: none taken
 	doc     *document
 	bad     int // bad frames since the last good one
 
@@ -106,7 +107,7 @@ type inbound struct {
 func newConn(h *Hub, ws *websocket.Conn, a admission) *conn {
 	c := &conn{
 		hub: h, ws: ws, id: newConnectionID(),
-		document: a.document, cookie: a.cookie, color: a.color, origin: a.origin,
+		document: a.document, cookie: a.cookie, color: a.color, origin: a.origin, place: a.place,
 		frames:     newBucket(h.cfg.Limits.FramesPerSecond),
 		operations: newBucket(h.cfg.Limits.OperationsPerSecond),
 	}
@@ -230,7 +231,8 @@ func (c *conn) finish() {
 	}
 	c.out.stopped = true
 	c.mu.Unlock()
-	c.hub.unregister(c, who)
+	c.hub.cfg.Places.Release(c.place)
+	c.hub.unregister(c, who.handle)
 	c.hub.metrics.states[stateClosing].Add(-1)
 	c.hub.metrics.closed(why)
 	c.logger().Info("socket closed", "code", int(why.code), "reason", why.reason,

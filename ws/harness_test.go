@@ -141,6 +141,8 @@ func (w *world) config(name string) ws.Config {
 			return c.Value, true
 		},
 		RedeemTicket: w.factory.RedeemTicket,
+		Peek:         w.factory.Peek,
+		Places:       w.network.Replica(name),
 		Readable:     patterns(w.t, "user.name", "chat.*"),
 		Writable:     patterns(w.t, "chat.*"),
 		Replica:      name,

@@ -163,28 +163,27 @@ func (h *Hub) register(s socket) bool {
 	return true
 }
 
-// login counts a connection for its session and user, unless it is one too
-// many. cookie is what it was admitted with.
-func (h *Hub) login(cookie string, who identity) bool {
+// login notes that a connection has authenticated for the session.
+func (h *Hub) login(handle string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.usage.login(cookie, who.handle, who.user, h.cfg.Limits)
+	h.usage.sessions[handle]++
 }
 
-// unregister takes back register, and login where who is known.
-func (h *Hub) unregister(s socket, who identity) {
+// unregister takes back register, and login where handle is not empty.
+func (h *Hub) unregister(s socket, handle string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	id, cookie := s.key()
 	delete(h.conns, id)
-	h.discountLocked(cookie, who)
+	h.discountLocked(cookie, handle)
 }
 
 // discountLocked takes back what was counted for an admission.
-func (h *Hub) discountLocked(cookie string, who identity) {
-	h.usage.leave(cookie, who.handle, who.user)
-	if who.handle != "" && h.usage.sessions[who.handle] == 0 {
-		delete(h.values, who.handle)
+func (h *Hub) discountLocked(cookie, handle string) {
+	h.usage.leave(cookie, handle)
+	if handle != "" && h.usage.sessions[handle] == 0 {
+		delete(h.values, handle)
 	}
 	if h.admitted--; h.admitted == 0 && h.draining {
 		close(h.empty)

@@ -57,16 +57,15 @@ func (s *strain) refused(now time.Time) (exhausted bool) {
 type usage struct {
 	cookies  map[string]*cookieUse // by session ID of the upgrade's cookie
 	sessions map[string]int        // by handle, authenticated
-	users    map[string]int        // by user, authenticated
 }
 
 type cookieUse struct {
 	connections int
-	user        string // of the last that authenticated, "" before
+	place       Place // what the session that the cookie names takes; zero: not known
 }
 
 func newUsage() usage {
-	return usage{make(map[string]*cookieUse), make(map[string]int), make(map[string]int)}
+	return usage{make(map[string]*cookieUse), make(map[string]int)}
 }
 
 // admit counts an upgrade that shows a cookie, unless what is known without
@@ -79,7 +78,7 @@ func (u *usage) admit(cookie string, l Limits) bool {
 	if c == nil {
 		c = &cookieUse{}
 	}
-	if over(c.connections, l.ConnectionsPerSession) || c.user != "" && over(u.users[c.user], l.ConnectionsPerUser) {
+	if over(c.connections, l.ConnectionsPerSession) {
 		return false
 	}
 	c.connections++
@@ -87,21 +86,9 @@ func (u *usage) admit(cookie string, l Limits) bool {
 	return true
 }
 
-// login counts a connection that has authenticated, unless it is one too many.
-func (u *usage) login(cookie, handle, user string, l Limits) bool {
-	if over(u.sessions[handle], l.ConnectionsPerSession) || user != "" && over(u.users[user], l.ConnectionsPerUser) {
-		return false
-	}
-	u.sessions[handle]++
-	u.users[user]++
-	if c := u.cookies[cookie]; c != nil {
-		c.user = user
-	}
-	return true
-}
-
-// leave takes back admit, and login where handle is not empty.
-func (u *usage) leave(cookie, handle, user string) {
+// leave takes back admit, and what was counted in sessions where handle is
+// not empty.
+func (u *usage) leave(cookie, handle string) {
 	if c := u.cookies[cookie]; c != nil {
 		if c.connections--; c.connections == 0 {
 			delete(u.cookies, cookie)
@@ -110,14 +97,9 @@ func (u *usage) leave(cookie, handle, user string) {
 	if handle == "" {
 		return
 	}
-	decrement(u.sessions, handle)
-	decrement(u.users, user)
+	if u.sessions[handle]--; u.sessions[handle] <= 0 {
+		delete(u.sessions, handle)
+	}
 }
 
 func over(count, limit int) bool { return limit > 0 && count >= limit }
-
-func decrement(counts map[string]int, key string) {
-	if counts[key]--; counts[key] <= 0 {
-		delete(counts, key)
-	}
-}

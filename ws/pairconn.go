@@ -45,9 +45,8 @@ type pairConn struct {
 
 	// Fixed when the connection starts.
 	ws      *websocket.Conn
-	json    bool     // tandem.pair.v1
-	binding Binding  // nil: nobody's
-	counted identity // whose limits it counts for
+	json    bool    // tandem.pair.v1
+	binding Binding // nil: nobody's
 	claim   PairClaim
 	log     *slog.Logger
 
@@ -61,6 +60,7 @@ type pairConn struct {
 	mu      sync.Mutex // guards the following; nothing is locked while it is held
 	changed *sync.Cond // something left a queue, worker or writer ended, or closing was decided
 	who     identity   // written while the session is bound, by its goroutine only
+	place   Place      // zero: none taken
 	started bool
 	closing *closing // nil while nobody decided to close
 	closeBy time.Time
@@ -219,7 +219,7 @@ func (c *pairConn) finish() {
 	c.closeSent = true
 	why, paired := *c.closing, c.ledger.counterpart != 0
 	c.mu.Unlock()
-	c.hub.unregister(c, c.counted)
+	c.hub.unregister(c, c.releasePlace())
 	c.pairs.metrics.sides[condition(paired)].Add(-1)
 	c.hub.metrics.closed(why)
 	c.log.Info("socket closed", "code", int(why.code), "reason", why.reason,
@@ -248,6 +248,10 @@ var _ sessionstore.Listener = (*pairConn)(nil)
 func (c *pairConn) SessionChanged(s *sessionstore.Snapshot) {
 	c.mu.Lock()
 	stranger := c.who.user != "" && s.UserID() != c.who.user
+	if to := (Place{c.place.Session, s.UserID()}); c.place != (Place{}) && !stranger && to != c.place {
+		c.hub.cfg.Places.Move(c.place, to) // somebody logged in; it does not block
+		c.place = to
+	}
 	c.mu.Unlock()
 	if stranger {
 		c.close(closeEnded(sessionstore.ReasonLogout))

@@ -160,11 +160,8 @@ func (c *pairConn) sit(ctx context.Context) *problem.Problem {
 	if err := c.bind(ctx); err != nil {
 		return c.refusal(err)
 	}
-	if c.who.handle != "" {
-		if !c.hub.login(c.cookie, c.who) {
-			return crowded()
-		}
-		c.counted = c.who
+	if refusal := c.takePlace(ctx); refusal != nil {
+		return refusal
 	}
 	claim, err := c.pairs.cfg.Plane.Claim(ctx, PairSeat{
 		Pair: c.pair, Side: c.side, Mode: c.pairs.cfg.Mode, Connection: c.id, Session: c.who.handle,
@@ -191,11 +188,35 @@ func (c *pairConn) passed() *problem.Problem {
 		return c.refusal(sessionstore.ErrNotFound)
 	}
 }
-func crowded() *problem.Problem {
-	return &problem.Problem{
-		Status: http.StatusTooManyRequests, Code: "too_many_connections", RetryAfter: retryCrowded,
-		Detail: "This session or user has too many connections open.",
+
+// takePlace counts the connection for its session and user.
+func (c *pairConn) takePlace(ctx context.Context) *problem.Problem {
+	if c.who.handle == "" {
+		return nil
 	}
+	place := Place{c.who.handle, c.who.user}
+	switch err := c.hub.cfg.Places.Take(ctx, place, c.hub.cfg.Limits.places()); {
+	case errors.Is(err, ErrCrowded):
+		return crowded()
+	case err != nil:
+		return c.refusal(err)
+	}
+	c.mu.Lock()
+	c.place = place
+	c.mu.Unlock()
+	c.hub.login(c.who.handle)
+	return nil
+}
+
+// releasePlace takes back takePlace, and returns the session that it was
+// for, "" for none.
+func (c *pairConn) releasePlace() (handle string) {
+	c.mu.Lock()
+	place := c.place
+	c.place = Place{}
+	c.mu.Unlock()
+	c.hub.cfg.Places.Release(place)
+	return place.Session
 }
 
 // bind holds on to the cookie's session, before anything depends on it: its
@@ -248,9 +269,10 @@ func (c *pairConn) refusal(err error) *problem.Problem {
 func (c *pairConn) leave() {
 	c.cancel()
 	c.letGo()
+	handle := c.releasePlace()
 	c.hub.mu.Lock()
 	defer c.hub.mu.Unlock()
-	c.hub.discountLocked(c.cookie, c.counted)
+	c.hub.discountLocked(c.cookie, handle)
 }
 
 // letGo frees the side and the session.

@@ -78,11 +78,10 @@ func (c *conn) authenticate(req request) {
 	if who.color == "" {
 		who.color = colorOf(who.user)
 	}
-	if !c.hub.login(c.cookie, who) {
-		c.fail(req.ID, CodeRateLimited, "this session or user has too many connections")
-		c.close(closeCount)
+	if !c.sit(ctx, req.ID, Place{who.handle, who.user}) {
 		return
 	}
+	c.hub.login(who.handle)
 	known := c.hub.readable(snapshot)
 	c.mu.Lock()
 	c.who = who
@@ -97,6 +96,26 @@ func (c *conn) authenticate(req request) {
 	if c.binding.Snapshot().UserID() != who.user { // since a moment ago, when SessionChanged did not know who
 		c.close(closeEnded(sessionstore.ReasonLogout))
 	}
+}
+
+// sit takes the connection's place, unless it has it since the upgrade.
+func (c *conn) sit(ctx context.Context, re string, at Place) bool {
+	had := c.place
+	c.place = Place{}
+	err := c.hub.reseat(ctx, had, at)
+	switch {
+	case err == nil:
+		c.place = at
+		return true
+	case errors.Is(err, ErrCrowded):
+		c.fail(re, CodeRateLimited, "this session or user has too many connections")
+		c.close(closeCount)
+	default:
+		c.binding.Close()
+		c.binding = nil
+		c.unavailable(re, err)
+	}
+	return false
 }
 
 // errNoUser: the session is there and nobody is logged in.

@@ -34,6 +34,7 @@ type admission struct {
 	document string
 	color    string
 	cookie   string
+	place    Place // taken before the upgrade, zero: none
 	origin   endpoint
 }
 
@@ -53,6 +54,11 @@ func (h *Hub) Documents() http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a, refusal := h.admit(w, r)
+		if refusal == nil {
+			if refusal = h.seat(r.Context(), &a); refusal != nil {
+				h.discount(a)
+			}
+		}
 		if refusal != nil {
 			h.refuse(w, *refusal)
 			return
@@ -128,20 +134,18 @@ func (h *Hub) count(a admission) *problem.Problem {
 		p := problem.Unavailable("Redis is away.")
 		return &p
 	case !h.usage.admit(a.cookie, h.cfg.Limits):
-		return &problem.Problem{
-			Status: http.StatusTooManyRequests, Code: "too_many_connections", RetryAfter: 5 * time.Second,
-			Detail: "This session or user has too many connections open.",
-		}
+		return crowded()
 	}
 	h.admitted++
 	return nil
 }
 
-// discount takes back what admit counted.
+// discount takes back what admit and seat counted.
 func (h *Hub) discount(a admission) {
+	h.cfg.Places.Release(a.place)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.discountLocked(a.cookie, identity{})
+	h.discountLocked(a.cookie, "")
 }
 
 // refuse answers an upgrade with a problem document.

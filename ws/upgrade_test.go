@@ -144,13 +144,9 @@ func TestTooManyConnections(t *testing.T) {
 	if !refused(second) {
 		t.Error("a fourth socket of one user")
 	}
-	// A session that nothing is known of yet is refused when it is.
-	c := r.dial("d", w.login("7"))
-	c.SendText(`{"type":"authenticate"}`)
-	if e := c.ExpectError("RATE_LIMITED"); e.RetryAfterMS == 0 {
-		t.Errorf("%+v does not say when to come back", e)
+	if !refused(w.login("7")) {
+		t.Error("one more of a user, in a session that is new here")
 	}
-	expectClose(t, c, ws.CloseTooMuch, "too many connections")
 	if refused(w.login("8")) {
 		t.Error("another user was refused")
 	}
@@ -159,6 +155,79 @@ func TestTooManyConnections(t *testing.T) {
 	if refused(first) {
 		t.Error("no room after one has gone")
 	}
+}
+
+// Limits count over all replicas, and whoever they cannot refuse before the
+// upgrade is refused at authenticate.
+func TestTooManyConnectionsOverReplicas(t *testing.T) {
+	w := newWorld(t)
+	limits := func(cfg *ws.Config) { cfg.Limits.ConnectionsPerSession = 2 }
+	one, two := w.replica(limits), w.replica(limits)
+	ada := w.login("7")
+	first := one.open("d", ada)
+	waits := two.dial("d", ada) // counts before it has authenticated
+	for _, r := range []*replica{one, two} {
+		if res, body := request(t, "GET", r.server.URL+"/ws/documents/d", "", withCookie(upgradeHeader, ada)); res.StatusCode != http.StatusTooManyRequests ||
+			res.Header.Get("Retry-After") == "" || !strings.Contains(body, "too_many_connections") {
+			t.Errorf("a third socket: %d %s", res.StatusCode, body)
+		}
+	}
+	s, err := w.factory.Load(t.Context(), ada.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket, _, err := w.factory.IssueTicket(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := two.dial("d", nil)
+	c.Send(map[string]any{"type": "authenticate", "ticket": ticket})
+	if e := c.ExpectError("RATE_LIMITED"); e.RetryAfterMS == 0 {
+		t.Errorf("%+v does not say when to come back", e)
+	}
+	expectClose(t, c, ws.CloseTooMuch, "too many connections")
+
+	waits.Authenticate() // has its place
+	if n := one.hub.CountSockets(t.Context(), []string{"nobody", ada.handle}); n[0] != 0 || n[1] != 2 {
+		t.Errorf("counted %v", n)
+	}
+	first.Close()
+	eventually(t, "one to be counted", func() bool { return two.hub.CountSockets(t.Context(), []string{ada.handle})[0] == 1 })
+	two.open("d", ada)
+	if n := one.hub.CountSockets(t.Context(), []string{ada.handle}); n[0] != 2 {
+		t.Errorf("counted %v", n)
+	}
+}
+
+// A connection that speaks for another session than its cookie's counts there.
+func TestTicketOfAnotherSession(t *testing.T) {
+	w := newWorld(t)
+	r := w.replica(func(cfg *ws.Config) { cfg.Limits.ConnectionsPerSession = 1 })
+	ada, bob := w.login("7"), w.login("8")
+	c := r.dial("d", ada)
+	s, err := w.factory.Load(t.Context(), bob.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket, _, err := w.factory.IssueTicket(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Send(map[string]any{"type": "authenticate", "ticket": ticket})
+	c.Expect("auth_result")
+	if n := r.hub.CountSockets(t.Context(), []string{ada.handle, bob.handle}); n[0] != 0 || n[1] != 1 {
+		t.Errorf("counted %v", n)
+	}
+	c.Cut()
+	eventually(t, "nobody to be counted", func() bool {
+		return r.hub.CountSockets(t.Context(), []string{bob.handle})[0] == 0
+	})
+}
+
+func withCookie(h http.Header, c *cookie) http.Header {
+	h = h.Clone()
+	h.Set("Cookie", "tandem="+c.id)
+	return h
 }
 
 // wrapped is a middleware's ResponseWriter that can only be unwrapped.

@@ -50,6 +50,7 @@ type replica struct {
 	sealKeys  *sessionstore.KeyRing // nil: session values are plain
 	watcher   *sessionstore.Watcher
 	backplane *wsredis.Backplane
+	places    *wsredis.Places
 	pairs     *wsredis.Pairs
 	access    *access.Rule // nil: everybody may use every document
 	hub       *ws.Hub
@@ -106,9 +107,13 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.places, err = wsredis.NewPlaces(wsredis.PlacesConfig{Backplane: r.backplane, Metrics: metrics}); err != nil {
+		return nil, err
+	}
 	sockets := hubConfig(cfg)
 	sockets.Backplane, sockets.Replica = r.backplane, name
 	sockets.SessionID, sockets.RedeemTicket = store.IDFromRequest, factory.RedeemTicket
+	sockets.Places, sockets.Peek = r.places, factory.Peek
 	sockets.Bind = func(ctx context.Context, id string, l sessionstore.Listener) (ws.Binding, *sessionstore.Snapshot, error) {
 		return r.watcher.Bind(ctx, id, l)
 	}
@@ -153,7 +158,7 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 		Admin: gateway.AdminConfig{
 			Address: cfg.Admin.Address, Token: token, Gatherer: metrics,
 			Checks: r.checks(), Draining: r.draining.Load, Sessions: factory,
-			ExtraConnections: r.sockets, SocketCount: r.hub.CountBySession,
+			ExtraConnections: r.sockets, SocketCounts: r.hub.CountSockets,
 			Mux: map[string]http.Handler{"documents/": r.hub.Admin()},
 		},
 		Drain:  gateway.Drain{Spread: cfg.Drain.Spread},

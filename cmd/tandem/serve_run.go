@@ -58,6 +58,7 @@ func (r *replica) run(ctx context.Context, reload <-chan os.Signal) error {
 	}
 	g.Go(func() error { return ended(r.watcher.Run(work)) })
 	g.Go(func() error { return ended(r.backplane.Run(work)) })
+	g.Go(func() error { return ended(r.places.Run(work)) })
 	g.Go(func() error { return ended(r.pairs.Run(work)) })
 	g.Go(func() error { return ended(r.gateway.Serve(work)) })
 	g.Go(func() error { r.followRedis(work); return nil })

@@ -17,6 +17,9 @@ import (
 //	tandem:seen:{doc:ID}:0 … 2        hash    36 hours       append
 //	tandem:presence:{doc:ID}          hash    1 hour         announce, reap, check
 //	tandem:replica:{<incarnation>}    string  half of Lease  tick
+//	tandem:places:{places}            set     1 hour         places
+//	tandem:places:{places}:<incarnation>
+//	                                  hash    Lease          places
 //
 // Channels: tandem:news:{doc:ID} has all announcements of a document in one
 // order (operations, presence, resets); tandem:probe:{<incarnation>} is a
@@ -30,8 +33,10 @@ const (
 	leasePrefix    = "tandem:replica:{"
 	newsPrefix     = "tandem:news:{doc:"
 	probePrefix    = "tandem:probe:{"
+	placesSet      = "tandem:places:{places}" // of the keys of the hashes
 
-	presenceLife = time.Hour // the tick prolongs it at half of it
+	presenceLife  = time.Hour // the tick prolongs it at half of it
+	placesSetLife = time.Hour // each tick prolongs it
 )
 
 // logKeys are the keys of every script on a document's log, in their order.
@@ -48,6 +53,7 @@ func logKeys(document string) []string {
 
 func presenceKey(document string) string     { return presencePrefix + document + "}" }
 func leaseKey(incarnation string) string     { return leasePrefix + incarnation + "}" }
+func placesKey(incarnation string) string    { return placesSet + ":" + incarnation }
 func newsChannel(document string) string     { return newsPrefix + document + "}" }
 func probeChannel(incarnation string) string { return probePrefix + incarnation + "}" }
 

@@ -28,6 +28,8 @@ var keyTable = []struct {
 	{`tandem:snapshot:\{doc:full\}`, "hash", 29 * 24 * time.Hour, 30 * 24 * time.Hour},
 	{`tandem:seen:\{doc:full\}:[012]`, "hash", 35 * time.Hour, 36 * time.Hour},
 	{`tandem:presence:\{doc:full\}`, "hash", 59 * time.Minute, time.Hour},
+	{`tandem:places:\{places\}`, "set", 59 * time.Minute, time.Hour},
+	{`tandem:places:\{places\}:a\.[a-z2-7]{10}`, "hash", time.Millisecond, 3 * tick},
 	{`tandem:replica:\{a\.[a-z2-7]{10}\}`, "string", time.Millisecond, 3 * tick},
 }
 
@@ -51,6 +53,9 @@ func TestKeyTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := a.History(ctx, "empty", nil, 1); err != nil {
+			t.Fatal(err)
+		}
+		if err := runPlaces(t, a).Take(ctx, ws.Place{Session: "s", User: "7"}, ws.PlaceLimits{PerSession: 1}); err != nil {
 			t.Fatal(err)
 		}
 		found := map[string]bool{}

@@ -142,3 +142,25 @@ func (r *reader) list() []any {
 	r.failed = r.failed || !ok
 	return list
 }
+
+// texts is a list of texts.
+func (r *reader) texts() []string {
+	inner := reader{values: r.list()}
+	list := make([]string, 0, len(inner.values))
+	for len(inner.values) > 0 {
+		list = append(list, inner.text())
+	}
+	r.failed = r.failed || inner.failed
+	return list
+}
+
+// flags is a list of flags.
+func (r *reader) flags() []bool {
+	inner := reader{values: r.list()}
+	list := make([]bool, 0, len(inner.values))
+	for len(inner.values) > 0 {
+		list = append(list, inner.flag())
+	}
+	r.failed = r.failed || inner.failed
+	return list
+}

@@ -52,6 +52,7 @@ type Replica struct {
 
 	// Guarded by network.mu.
 	subscriptions map[string]*subscription
+	places        places
 	unavailable   bool
 	dead          bool
 	loseReplies   int
@@ -77,7 +78,7 @@ func (n *Network) Replica(name string) *Replica {
 	defer n.mu.Unlock()
 	r := n.replicas[name]
 	if r == nil {
-		r = &Replica{network: n, name: name, subscriptions: map[string]*subscription{}}
+		r = &Replica{network: n, name: name, subscriptions: map[string]*subscription{}, places: places{}}
 		n.replicas[name] = r
 	}
 	return r

@@ -21,6 +21,14 @@ func TestMemoryContract(t *testing.T) {
 	})
 }
 
+func TestMemoryPlaces(t *testing.T) {
+	wstest.PlacesContract(t, func(t *testing.T) wstest.PlacesPair {
+		n := wstest.NewNetwork(0)
+		a := n.Replica("a")
+		return wstest.PlacesPair{A: a, B: n.Replica("b"), KillA: a.Kill}
+	})
+}
+
 func TestMemoryFaults(t *testing.T) {
 	n := wstest.NewNetwork(0)
 	a, b := n.Replica("a"), n.Replica("b")
