@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/seed-6230208e/tandem/internal/redistest"
+	"github.com/seed-6230208e/tandem/sessionstore"
 )
 
 // BenchmarkAutoPipeline is what decisions/0008 is about: 64 callers that read
@@ -46,6 +47,30 @@ func BenchmarkAutoPipeline(b *testing.B) {
 				slices.Sort(took)
 				b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 				b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+			})
+		}
+	}
+}
+
+// BenchmarkCrowd has many callers load sessions at a time over Tandem's own
+// connection to Redis, which has at most 64 to a node. Beside the median and
+// the 99th percentile of a load it states how many were made, and how often a
+// caller had to wait for one.
+func BenchmarkCrowd(b *testing.B) {
+	srv := redistest.Start(b)
+	for _, n := range []int{1, 64, 256} {
+		for _, pause := range []time.Duration{0, 5 * time.Millisecond} {
+			b.Run(fmt.Sprintf("callers=%d/pause=%s", n, pause), func(b *testing.B) {
+				rdb := ownClient(b, srv)
+				f := factory(b, rdb, sessionstore.Config{})
+				id := typical(b, f).ID()
+				took := callers(b, n, pause, func(ctx context.Context) error { return errOf(f.Load(ctx, id)) })
+				slices.Sort(took)
+				stats := rdb.PoolStats()
+				b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+				b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+				b.ReportMetric(float64(stats.TotalConns), "connections")
+				b.ReportMetric(float64(stats.WaitCount)/float64(b.N), "waits/op")
 			})
 		}
 	}

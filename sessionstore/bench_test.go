@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed-6230208e/tandem/internal/redistest"
 	"github.com/seed-6230208e/tandem/sessionstore"
+	"github.com/seed-6230208e/tandem/sessionstore/redisconn"
 )
 
 // The ratios count: each benchmark runs beside the bare commands it cannot
@@ -29,10 +30,25 @@ func typical(b testing.TB, f *sessionstore.Factory) *sessionstore.Session {
 
 // BenchmarkLoadBesideGET states how long a load takes in round trips of a bare
 // GET of the same value. On a busy machine means are worth little: rounds of
-// each alternate, and the quickest quarter of them is compared.
+// each alternate, and the quickest quarter of them is compared. Both go through
+// a bare client, or both through the connection that Tandem makes.
 func BenchmarkLoadBesideGET(b *testing.B) {
+	srv := redistest.Start(b)
+	for name, rdb := range map[string]redis.UniversalClient{"go-redis": srv.Client(b), "redisconn": ownClient(b, srv)} {
+		b.Run(name, func(b *testing.B) { loadBesideGET(b, rdb) })
+	}
+}
+
+func ownClient(b *testing.B, srv *redistest.Server) redis.UniversalClient {
+	b.Helper()
+	conn, err := redisconn.Open(redisconn.Config{URL: srv.URL()})
+	must(b, err)
+	b.Cleanup(func() { _ = conn.Close() })
+	return conn.Client()
+}
+
+func loadBesideGET(b *testing.B, rdb redis.UniversalClient) {
 	const inRound = 50
-	rdb := redistest.Start(b).Client(b)
 	ctx := b.Context()
 	f := factory(b, rdb, sessionstore.Config{})
 	sealed := factory(b, rdb, guarded(b, sessionstore.Config{}))
