@@ -26,7 +26,8 @@ test: deps ## every package with the race detector, against real Redis and a rea
 	$(GO) test -race -timeout 5m ./...
 
 .PHONY: e2e
-e2e: deps ## slower suites: failing links, clusters, a real container engine
+e2e: deps ## slower suites: failing links, clusters, a real container engine, applications in other languages
+	@sh scripts/deps.sh nginx node php
 	$(GO) test -race -timeout 25m -tags slow ./sessionstore/... ./ws/... ./e2e/...
 	e2e/compose/run.sh
 

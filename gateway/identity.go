@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -10,18 +9,14 @@ import (
 	"strings"
 
 	"github.com/seed-6230208e/tandem/internal/problem"
+	"github.com/seed-6230208e/tandem/internal/userheader"
 	"github.com/seed-6230208e/tandem/sessionstore"
 )
 
-// The headers that tell an upstream who is there. Clients cannot set them:
-// see removeForged. Values are percent-encoded where they have bytes that a
-// header cannot carry safely, and "%" itself: see headerValue.
-const (
-	userHeader     = "X-Tandem-User"      // user ID; absent when nobody is logged in
-	userNameHeader = "X-Tandem-User-Name" // user name, with the user ID only
-	sessionHeader  = "X-Tandem-Session"   // the session's handle; absent without a session
-	identityHeader = "X-Tandem-Identity"  // "unavailable": the session could not be read, so that nothing is known
-)
+// identityHeader is "unavailable" when the session could not be read, so that
+// nothing is known of who is there. Else userheader tells; clients cannot set
+// either, see removeForged.
+const identityHeader = "X-Tandem-Identity"
 
 // loginPath is the web app's login page.
 const loginPath = "/login"
@@ -100,13 +95,7 @@ func (x *exchange) askToLogIn(r *http.Request) {
 
 // set puts the identity in the header of a request to an upstream.
 func (who identity) set(h http.Header) {
-	if who.user != "" {
-		h.Set(userHeader, headerValue(who.user))
-		h.Set(userNameHeader, headerValue(who.name))
-	}
-	if who.handle != "" {
-		h.Set(sessionHeader, who.handle)
-	}
+	userheader.Set(h, who.user, who.name, who.handle)
 	if who.unavailable {
 		h.Set(identityHeader, "unavailable")
 	}
@@ -153,33 +142,6 @@ func foldHeaderByte(c rune) rune {
 	default:
 		return '-'
 	}
-}
-
-// headerValue makes s safe as a header's value: control characters, bytes
-// beyond ASCII, spaces at the ends and "%" become %XX, so that decoding
-// percent escapes (decodeURIComponent, url.PathUnescape) always gives s back.
-func headerValue(s string) string {
-	escape := func(i int) bool {
-		c := s[i]
-		return c < 0x20 || c > 0x7e || c == '%' || c == ' ' && (i == 0 || i == len(s)-1)
-	}
-	first := 0
-	for first < len(s) && !escape(first) {
-		first++
-	}
-	if first == len(s) {
-		return s
-	}
-	var b strings.Builder
-	b.WriteString(s[:first])
-	for i := first; i < len(s); i++ {
-		if escape(i) {
-			fmt.Fprintf(&b, "%%%02X", s[i])
-		} else {
-			b.WriteByte(s[i])
-		}
-	}
-	return b.String()
 }
 
 // removeCookie takes every cookie of this name out of the Cookie headers and

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need and the machine lacks, with the system's own package manager, and says so.
-# usage: deps.sh redis|chromium...
+# usage: deps.sh redis|chromium|nginx|node|php...
 set -eu
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -10,7 +10,10 @@ present() {
 	redis) have redis-server ;;
 	chromium) [ -n "${CHROMIUM:-}" ] || have chromium || have chromium-browser || have google-chrome ||
 		[ -x "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" ] ;;
-	*) echo "deps: unknown dependency $1; known: redis, chromium" >&2; exit 2 ;;
+	nginx) have nginx || [ -x /usr/sbin/nginx ] ;;
+	node) have node && have npm ;;
+	php) have php ;;
+	*) echo "deps: unknown dependency $1; known: redis, chromium, nginx, node, php" >&2; exit 2 ;;
 	esac
 }
 
@@ -19,6 +22,12 @@ package() {
 	redis:apt-get) echo redis-server ;;
 	redis:*) echo redis ;;
 	chromium:*) echo chromium ;;
+	nginx:apt-get) echo nginx-light ;;
+	nginx:*) echo nginx ;;
+	node:brew) echo node ;;
+	node:*) echo nodejs npm ;;
+	php:apt-get | php:dnf) echo php-cli ;;
+	php:*) echo php ;;
 	esac
 }
 

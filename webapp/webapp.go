@@ -117,6 +117,8 @@ func (a *app) routes() {
 		"GET /pairs":                             a.openRoom,
 		"GET /pairs/{id}":                        a.pair,
 
+		"GET /auth/verify": a.verify,
+
 		"GET /api/session":        a.getSession,
 		"PATCH /api/session":      a.patchSession,
 		"POST /api/session/renew": a.renewSession,

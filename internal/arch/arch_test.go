@@ -32,8 +32,8 @@ type rule struct {
 var rooms = map[string]rule{
 	"cmd/tandem/internal/config": {ours: []string{"sessionstore", "sessionstore/redisconn"}, banned: []string{goRedis, miniredis, gorillaWS}},
 	"cmd/tandem":                 {ours: []string{"cmd/tandem/internal/config", "gateway", "webapp", "webapp/accounts", "ws", "ws/access", "ws/wsredis", "sessionstore", "sessionstore/redisconn"}, banned: []string{miniredis}},
-	"gateway":                    {ours: []string{"sessionstore", "internal/problem"}, banned: []string{goRedis, miniredis}},
-	"webapp":                     {ours: []string{"webapp/accounts", "sessionstore", "internal/problem"}, banned: []string{goRedis, miniredis, gorillaWS}},
+	"gateway":                    {ours: []string{"sessionstore", "internal/problem", "internal/userheader"}, banned: []string{goRedis, miniredis}},
+	"webapp":                     {ours: []string{"webapp/accounts", "sessionstore", "internal/problem", "internal/userheader"}, banned: []string{goRedis, miniredis, gorillaWS}},
 	"webapp/accounts":            {ours: []string{"sessionstore/redisconn"}, banned: []string{miniredis, gorillaWS}},
 	"sessionstore":               {ours: []string{"sessionstore/redisconn"}, banned: []string{miniredis, gorillaWS}},
 	"sessionstore/storetest":     {ours: nil, banned: []string{goRedis, miniredis, gorillaWS}},
@@ -43,6 +43,7 @@ var rooms = map[string]rule{
 	"ws/access":                  {ours: []string{"ws"}, banned: []string{goRedis, miniredis, gorillaWS}},
 	"ws/wstest":                  {ours: []string{"ws"}, banned: []string{goRedis, miniredis}},
 	"internal/problem":           {ours: []string{"sessionstore"}, banned: []string{gorillaWS}},
+	"internal/userheader":        {ours: nil, banned: []string{goRedis, miniredis, gorillaWS}},
 	"internal/redistest":         {ours: nil, banned: []string{gorillaWS}},
 	"internal/arch":              {},
 	"bench/sockets":              {ours: nil, banned: []string{gorillaWS, miniredis}},
