@@ -89,10 +89,15 @@ type Member struct {
 	UserName     string          `json:"user_name"`
 	Color        string          `json:"color"`
 	State        json.RawMessage `json:"state,omitempty"`
+
+	// Clients are not shown the following.
+	Session string `json:"session,omitempty"` // handle of the connection's session
+	Away    bool   `json:"away,omitempty"`    // its connection was lost, and another of its session may take its place
 }
 
 // Departure is a member that left, and why: "leave", "closed", "session",
-// "forbidden" (it may not be there any more), "replica" (its replica died).
+// "forbidden" (it may not be there any more), "replaced" (another connection
+// of its session took its place), "replica" (its replica died).
 type Departure struct {
 	Member
 	Reason string `json:"reason"`
@@ -117,8 +122,10 @@ func (c PresenceChange) Empty() bool {
 // replica finds them.
 type Presence interface {
 	// Announce stores the change of this replica's own members and tells
-	// every replica's receivers, this one's too. On error the caller
-	// announces the same change again later; that is harmless.
+	// every replica's receivers, this one's too. Left may also name a member
+	// of another replica; that replica no longer keeps it alive then. On
+	// error the caller announces the same change again later; that is
+	// harmless.
 	Announce(ctx context.Context, document string, change PresenceChange) error
 
 	// Members returns everybody present.

@@ -55,9 +55,10 @@ var (
 	closeUnverified  = closing{CloseRedisAwayLong, "session not verified"}
 
 	// Ends that the server learns of; nothing is sent.
-	closeByPeer = closing{closeAbnormal, "closed by peer"}
-	closeLost   = closing{closeAbnormal, "connection lost"}
-	closeStuck  = closing{closeAbnormal, "write failed"}
+	closeByPeer   = closing{closeAbnormal, "closed by peer"}
+	closeByReload = closing{closeAbnormal, "peer going away"} // a page that is left, or loaded again
+	closeLost     = closing{closeAbnormal, "connection lost"}
+	closeStuck    = closing{closeAbnormal, "write failed"}
 )
 
 // closeEnded is the close for the end of a session.

@@ -87,6 +87,7 @@ type DocumentsConfig struct {
 	Replies          int           // direct replies that wait for one connection before reading from it stops; default 32
 	MaxMessage       int64         // bytes of one frame from a client; default 64 KiB
 	AuthTimeout      time.Duration // from the upgrade to a successful authenticate; default 10 s
+	PresenceGrace    time.Duration // a member whose connection was lost has this long to come back before it has left; default 5 s, below 50 ms none
 }
 
 // Limits bounds what clients may use. Zero means no limit, negative is an error.
@@ -149,6 +150,7 @@ func (c Config) withDefaults() (Config, error) {
 		orDefault("Documents.Replies", &c.Documents.Replies, 32),
 		orDefault("Documents.MaxMessage", &c.Documents.MaxMessage, 64<<10),
 		orDefault("Documents.AuthTimeout", &c.Documents.AuthTimeout, 10*time.Second),
+		orDefault("Documents.PresenceGrace", &c.Documents.PresenceGrace, 5*time.Second),
 		orDefault("Drain.Timeout", &c.Drain.Timeout, 30*time.Second),
 		orDefault("Drain.Spread", &c.Drain.Spread, 10*time.Second),
 		orDefault("Heartbeat", &c.Heartbeat, 10*time.Second),

@@ -220,7 +220,11 @@ func (c *conn) finish() {
 	if why.code == CloseUnauthorized {
 		reason = leftSession
 	}
-	c.leaveDocument(reason)
+	if c.doc != nil && c.returns(why) {
+		c.excuseFromDocument()
+	} else {
+		c.leaveDocument(reason)
+	}
 	if c.binding != nil {
 		c.binding.Close()
 	}

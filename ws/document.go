@@ -40,6 +40,7 @@ type document struct {
 	mu       sync.Mutex // guards the following; lock order: document.mu, conn.mu
 	members  map[*conn]Member
 	roster   roster                   // everybody, over all replicas
+	absent   map[string]absent        // own members whose connection was lost, by connection
 	listing  func() []byte            // members and roster, encoded for replies; nil: not since they changed
 	awaited  map[string]chan struct{} // by connection: closed when its announcement has come back, or failed
 	at       Position                 // of the newest operation in the ring
@@ -64,7 +65,8 @@ func newDocument(h *Hub, id string) *document {
 		operations: newRing(h.cfg.Documents.OperationsBehind),
 		presence:   newRing(h.cfg.Documents.PresenceBehind),
 		members:    make(map[*conn]Member),
-		roster:     make(roster),
+		roster:     newRoster(),
+		absent:     make(map[string]absent),
 		awaited:    make(map[string]chan struct{}),
 	}
 	d.ctx, d.stop = context.WithCancel(h.ctx)
@@ -145,12 +147,14 @@ func (d *document) Operation(epoch string, e Entry) {
 // Presence receives a change of anybody's presence.
 func (d *document) Presence(c PresenceChange) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.during != nil {
 		d.during.add(c)
-		return
+	} else {
+		d.presenceLocked(c)
 	}
-	d.presenceLocked(c)
+	replaced := d.replacedLocked(c.Left)
+	d.mu.Unlock()
+	d.forget(replaced)
 }
 
 // Gap receives the news that announcements may have been lost.
@@ -182,12 +186,12 @@ func (d *document) restartLocked(at Position, lost uint64) {
 
 // presenceLocked follows a change and has it broadcast with the next tick.
 func (d *document) presenceLocked(c PresenceChange) {
-	d.roster.apply(c)
+	news := d.roster.apply(c)
 	d.listing = nil
 	for _, m := range c.Joined {
 		d.arrivedLocked(m.ConnectionID)
 	}
-	d.incoming.add(c)
+	d.incoming.add(news)
 	if d.incoming.empty() || d.closed || d.tick != nil {
 		return
 	}

@@ -146,6 +146,7 @@ func (w *world) config(name string) ws.Config {
 		Readable:     patterns(w.t, "user.name", "chat.*"),
 		Writable:     patterns(w.t, "chat.*"),
 		Replica:      name,
+		Documents:    ws.DocumentsConfig{PresenceGrace: 1}, // none: who is cut has left
 	}
 }
 

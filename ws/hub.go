@@ -33,6 +33,7 @@ type Hub struct {
 
 	connections sync.WaitGroup // one for each reader
 	closings    sync.WaitGroup // one for each document that closes
+	absences    sync.WaitGroup // one for each member whose return is waited for
 
 	mu        sync.Mutex        // guards the following; nothing is locked while it is held
 	conns     map[string]socket // by ID
@@ -140,6 +141,12 @@ func (h *Hub) live() []socket {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Collect(maps.Values(h.conns))
+}
+
+func (h *Hub) open() []*document {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Values(h.documents))
 }
 
 func (h *Hub) openDocuments() int {
@@ -285,6 +292,10 @@ func (h *Hub) Close() error {
 		c.close(closeGoingAway)
 	}
 	h.connections.Wait()
+	for _, d := range h.open() {
+		d.giveAll()
+	}
+	h.absences.Wait()
 	last := time.AfterFunc(2*time.Second, h.stop)
 	defer last.Stop()
 	h.closings.Wait()

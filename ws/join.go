@@ -75,31 +75,50 @@ func (c *conn) leave(req request) {
 
 // leaveDocument takes the connection out of its document, if it is in one.
 func (c *conn) leaveDocument(reason string) {
-	d := c.doc
-	if d == nil {
-		return
+	if d := c.letGo(); d != nil {
+		d.detach(c, reason)
+		c.hub.release(d)
 	}
+}
+
+// excuseFromDocument takes the connection out of its document in a way that
+// keeps its place for a moment.
+func (c *conn) excuseFromDocument() {
+	if d := c.letGo(); d.hub.cfg.Documents.PresenceGrace >= presenceTick {
+		d.excuse(c) // holds the document from now on
+	} else {
+		d.detach(c, leftClosed)
+		c.hub.release(d)
+	}
+}
+
+// letGo forgets the document that the connection is in, and returns it.
+func (c *conn) letGo() *document {
+	d := c.doc
 	c.doc = nil
-	d.detach(c, reason)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.out.doc = nil
 	if c.again != nil {
 		c.again.Stop()
 	}
-	c.mu.Unlock()
-	c.hub.release(d)
+	return d
 }
 
 // attach makes c a member that has read history up to seen: operations after
 // it wait for c in the ring. arrived is closed when the announcement of c has
 // come back, or failed.
 func (d *document) attach(c *conn, seen Position) (arrived <-chan struct{}) {
-	member := Member{ConnectionID: c.id, UserID: c.who.user, UserName: c.who.name, Color: c.who.color}
+	member := Member{ConnectionID: c.id, UserID: c.who.user, UserName: c.who.name, Color: c.who.color, Session: c.who.handle}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.members[c] = member
 	d.listing = nil
 	d.outgoing.join(member)
+	if lost, ok := d.placeOfLocked(member); ok { // with the join, in one frame
+		d.outgoing.leave(Departure{Member: lost, Reason: leftReplaced})
+		delete(d.roster.away, lost.ConnectionID) // its place is taken
+	}
 	d.awaited[c.id] = make(chan struct{})
 	d.wakeLocked()
 	// History may be ahead of the announcements; when they do not come they
@@ -130,15 +149,21 @@ func (d *document) arrivedLocked(id string) {
 func (d *document) detach(c *conn, reason string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	member, ok := d.members[c]
-	if !ok {
-		return
-	}
+	d.outgoing.leave(Departure{Member: d.removeLocked(c), Reason: reason})
+}
+
+// removeLocked takes c out of the own members. It stays in the roster until
+// everybody has been told what became of it.
+func (d *document) removeLocked(c *conn) Member {
+	member := d.members[c]
 	delete(d.members, c)
 	d.arrivedLocked(c.id)
+	if _, known := d.roster.members[c.id]; !known { // its announcement is under way; some have been told of it in replies
+		d.roster.members[c.id] = member
+	}
 	d.listing = nil
-	d.outgoing.leave(Departure{Member: member, Reason: reason})
 	d.wakeLocked()
+	return member
 }
 
 // setState changes what c shows the others.
@@ -180,7 +205,7 @@ func (d *document) everybody() []byte {
 // listingLocked makes the list once for all who ask before it changes.
 func (d *document) listingLocked() func() []byte {
 	if d.listing == nil {
-		everybody := maps.Clone(d.roster)
+		everybody := maps.Clone(d.roster.members)
 		for own, member := range d.members {
 			everybody[own.id] = member
 		}

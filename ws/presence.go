@@ -14,6 +14,7 @@ const (
 	leftSession   = "session"
 	leftReplica   = "replica"
 	leftForbidden = "forbidden"
+	leftReplaced  = "replaced"
 )
 
 // merge collects presence changes so that each connection appears once, with
@@ -98,44 +99,69 @@ func sorted[V any](m map[string]V) []V {
 	return values
 }
 
-// roster is everybody present in a document, by connection ID.
-type roster map[string]Member
+// roster is everybody present in a document, by connection ID. Those in away
+// are in members too.
+type roster struct{ members, away map[string]Member }
 
-// apply follows a change.
-func (r roster) apply(c PresenceChange) {
+func newRoster() roster { return roster{make(map[string]Member), make(map[string]Member)} }
+
+// apply follows a change, and returns what of it is news to clients: they do
+// not see that somebody is away, and hear of everybody's leaving once.
+func (r roster) apply(c PresenceChange) (news PresenceChange) {
+	news.Joined = c.Joined
 	for _, m := range c.Joined {
-		r[m.ConnectionID] = m
+		r.put(m)
 	}
 	for _, m := range c.Updated {
-		r[m.ConnectionID] = m
+		if old, known := r.members[m.ConnectionID]; !known || !old.looksLike(m) {
+			news.Updated = append(news.Updated, m)
+		}
+		r.put(m)
 	}
 	for _, d := range c.Left {
-		delete(r, d.ConnectionID)
+		if _, known := r.members[d.ConnectionID]; known {
+			news.Left = append(news.Left, d)
+		}
+		delete(r.members, d.ConnectionID)
+		delete(r.away, d.ConnectionID)
+	}
+	return news
+}
+
+func (r roster) put(m Member) {
+	r.members[m.ConnectionID] = m
+	if m.Away {
+		r.away[m.ConnectionID] = m
+	} else {
+		delete(r.away, m.ConnectionID)
 	}
 }
 
-// replace makes r hold exactly members, and returns what that changes.
-func (r roster) replace(members []Member) PresenceChange {
+// looksLike reports whether clients see no difference.
+func (m Member) looksLike(other Member) bool {
+	return m.Color == other.Color && m.UserName == other.UserName && bytes.Equal(m.State, other.State)
+}
+
+// differs returns what makes r hold exactly members.
+func (r roster) differs(members []Member) PresenceChange {
 	var m merge
 	present := make(map[string]bool, len(members))
 	for _, member := range members {
 		present[member.ConnectionID] = true
-		old, known := r[member.ConnectionID]
+		old, known := r.members[member.ConnectionID]
 		switch {
 		case !known:
 			m.join(member)
-		case old.Color != member.Color || old.UserName != member.UserName || !bytes.Equal(old.State, member.State):
+		case old.Away != member.Away || !old.looksLike(member):
 			m.update(member)
 		}
 	}
-	for id, member := range r {
+	for id, member := range r.members {
 		if !present[id] {
 			m.leave(Departure{Member: member, Reason: leftReplica})
 		}
 	}
-	change := m.take()
-	r.apply(change)
-	return change
+	return m.take()
 }
 
 // entry is a member as clients see it: its state is null until it has one.

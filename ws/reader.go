@@ -68,10 +68,13 @@ func readFrame(ws *websocket.Conn, limit int64) (kind int, data []byte, err erro
 // lostBy says how the peer went.
 func lostBy(err error) closing {
 	var closed *websocket.CloseError
-	if errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure {
-		return closeByPeer
+	switch {
+	case !errors.As(err, &closed), closed.Code == websocket.CloseAbnormalClosure:
+		return closeLost
+	case closed.Code == websocket.CloseGoingAway:
+		return closeByReload
 	}
-	return closeLost
+	return closeByPeer
 }
 
 // receive takes one frame as far as the reader may: what is over a limit is

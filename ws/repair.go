@@ -256,11 +256,16 @@ func (d *document) readMembers(ctx context.Context) error {
 		// Own members are there whatever Redis has kept; the backplane puts
 		// them back.
 		for c := range d.members {
-			if m, ok := d.roster[c.id]; ok {
+			if m, ok := d.roster.members[c.id]; ok {
 				members = append(members, m)
 			}
 		}
-		d.presenceLocked(d.roster.replace(members))
+		for id := range d.absent {
+			if m, ok := d.roster.members[id]; ok {
+				members = append(members, m)
+			}
+		}
+		d.presenceLocked(d.roster.differs(members))
 	}
 	d.presenceLocked(during)
 	return err

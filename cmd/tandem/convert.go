@@ -137,6 +137,7 @@ func hubConfig(cfg *config.Config) ws.Config {
 			Replies:          cfg.Documents.Replies,
 			MaxMessage:       int64(cfg.Documents.MaxMessage),
 			AuthTimeout:      cfg.Documents.AuthTimeout,
+			PresenceGrace:    orNone(cfg.Documents.PresenceGrace),
 		},
 		Limits: ws.Limits(cfg.Limits),
 		Drain:  ws.DrainConfig{Timeout: orNone(cfg.Drain.Timeout), Spread: orNone(cfg.Drain.Spread)},

@@ -125,7 +125,7 @@ func New(cfg Config) (*Backplane, error) {
 		wake:        make(chan struct{}, 1),
 	}
 	b.subs = newSubscriptions(b.client, probeChannel(b.incarnation), cfg.Tick, cfg.Logger, m)
-	b.subs.urgent = b.wakeUp
+	b.subs.urgent, b.subs.told = b.wakeUp, b.heard
 	b.leases = newLeases(b.client, b.incarnation, cfg.Lease, cfg.Tick)
 	b.presence = newPresence(b.client, b.leases)
 	return b, nil
@@ -164,6 +164,14 @@ func (b *Backplane) Healthy() error { return b.subs.healthy() }
 // subscription, or until ctx ends.
 func (b *Backplane) Subscribe(ctx context.Context, document string, r ws.Receiver) (func(), error) {
 	return b.subs.subscribe(ctx, document, r)
+}
+
+// heard follows what another replica says of members of this one: that they
+// were replaced.
+func (b *Backplane) heard(document, replica string, change ws.PresenceChange) {
+	if replica != b.incarnation {
+		b.presence.cede(document, change.Left)
+	}
 }
 
 func (b *Backplane) wakeUp() {

@@ -182,6 +182,26 @@ func TestPresenceRefill(t *testing.T) {
 	})
 }
 
+// A member whose place was taken on another replica is not put back by its own.
+func TestReplacedMemberIsNotRefilled(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
+		admin := s.Client(t)
+		a, b := start(t, "a", s.Addr()), start(t, "b", s.Addr())
+		onA := subscribe(t, a, doc)
+		subscribe(t, b, doc)
+		change := joined("a1", "a2")
+		change.Joined[0].Away = true
+		announce(t, a, change)
+		announce(t, b, ws.PresenceChange{Joined: joined("b1").Joined, Left: []ws.Departure{{Member: change.Joined[0], Reason: "replaced"}}})
+		onA.Wait(t, "the replacement", func(r wstest.Recorded) bool { return r.Left("a1", "replaced") == 1 })
+		remove(t, admin, "tandem:presence:{doc:d}")
+		got := onA.Wait(t, "the refill", func(r wstest.Recorded) bool { return r.Joined("a2") == 2 && r.Joined("b1") == 2 })
+		if got.Joined("a1") != 1 || memberCount(t, a) != 2 {
+			t.Errorf("put back: %+v", got.Presence)
+		}
+	})
+}
+
 // A failover brings back a member that had left: its replica lives, so no
 // lease ends, but the replica knows better.
 func TestGhostOfLivingReplica(t *testing.T) {

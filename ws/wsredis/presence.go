@@ -124,6 +124,21 @@ func (p *presence) remember(document string, change ws.PresenceChange) {
 	}
 }
 
+// cede forgets members that were away and whose place another replica's took.
+func (p *presence) cede(document string, left []ws.Departure) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	own := p.own[document]
+	for _, d := range left {
+		if own[d.ConnectionID].Away {
+			delete(own, d.ConnectionID)
+		}
+	}
+	if len(own) == 0 {
+		delete(p.own, document)
+	}
+}
+
 // members returns a copy of this replica's own members.
 func (p *presence) members(document string) map[string]ws.Member {
 	p.mu.Lock()
@@ -131,12 +146,15 @@ func (p *presence) members(document string) map[string]ws.Member {
 	return maps.Clone(p.own[document])
 }
 
-// sample returns one of this replica's connections in the document, or "".
+// sample returns one of this replica's connections in the document, or "". One
+// that is away may have been replaced: it is no sample.
 func (p *presence) sample(document string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for conn := range p.own[document] {
-		return conn
+	for conn, m := range p.own[document] {
+		if !m.Away {
+			return conn
+		}
 	}
 	return ""
 }
@@ -228,6 +246,9 @@ func (p *presence) refill(ctx context.Context, document string) (put int, others
 		value, err := encode(presentMember{Replica: p.incarnation, Member: m})
 		if err != nil {
 			return 0, nil, fmt.Errorf("refill: %w", err)
+		}
+		if _, there := stored[conn]; !there && m.Away {
+			continue // its place may have been taken a moment ago
 		}
 		if stored[conn].value != string(value) {
 			change.Joined = append(change.Joined, m)

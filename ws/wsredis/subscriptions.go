@@ -32,6 +32,9 @@ type subscriptions struct {
 	metrics *metrics
 	urgent  func() // the tick is wanted now; must not block
 
+	// told is told what a replica said of members. It must not block.
+	told func(document, replica string, change ws.PresenceChange)
+
 	events    chan event    // reader → dispatcher
 	changed   chan struct{} // capacity 1: dirty has something
 	gaps      chan struct{} // capacity 1: a topic's gap is due
@@ -162,6 +165,7 @@ func (s *subscriptions) deliver(e event) {
 		s.call(e.topic, func(r ws.Receiver) { r.Operation(a.at.Epoch, ws.Entry{Seq: a.at.Seq, Frame: a.frame}) })
 	case kindPresence:
 		s.note(e.topic, a)
+		s.told(e.topic.document, a.replica, a.presence)
 		s.call(e.topic, func(r ws.Receiver) { r.Presence(a.presence) })
 	case kindReset:
 		s.learn(e.topic.document, a.at)

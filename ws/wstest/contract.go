@@ -48,6 +48,7 @@ func Contract(t *testing.T, open func(t *testing.T) Pair) {
 		{"unsubscribe", testUnsubscribe},
 		{"one subscription a document", testSecondSubscription},
 		{"presence", testPresence},
+		{"member replaced from elsewhere", testReplaced},
 		{"dead replica", testDeadReplica},
 		{"ended context", testEndedContext},
 	} {

@@ -154,6 +154,30 @@ func testPresence(t *testing.T, p Pair) {
 	mustAnnounce(t, p.A, ws.PresenceChange{}) // nothing
 }
 
+// A newcomer on B takes the place of a member of A.
+func testReplaced(t *testing.T, p Pair) {
+	onA, stopA := mustSubscribe(t, p.A)
+	defer stopA()
+	lost := member("a1")
+	lost.Away = true
+	mustAnnounce(t, p.A, joined("a1", "a2"))
+	mustAnnounce(t, p.A, ws.PresenceChange{Updated: []ws.Member{lost}})
+	change := joined("b1")
+	change.Left = []ws.Departure{{Member: lost, Reason: "replaced"}}
+	mustAnnounce(t, p.B, change)
+	onA.Wait(t, "both in one announcement", func(s Recorded) bool {
+		for _, c := range s.Presence {
+			if len(c.Joined) == 1 && c.Joined[0].ConnectionID == "b1" && len(c.Left) == 1 {
+				return true
+			}
+		}
+		return false
+	})
+	if got := mustMembers(t, p.B); !slices.Equal(got, []string{"a2", "b1"}) {
+		t.Errorf("members: %v", got)
+	}
+}
+
 func testDeadReplica(t *testing.T, p Pair) {
 	mustAnnounce(t, p.A, joined("a1", "a2"))
 	onB, stop := mustSubscribe(t, p.B) // after they joined

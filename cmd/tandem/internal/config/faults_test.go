@@ -85,6 +85,7 @@ func TestFaults(t *testing.T) {
 		"authorize write alone": {"documents: {authorize: {write_attribute: docs}}", "1:42: documents.authorize.write_attribute: needs attribute"},
 		"authorize URL":         {"documents: {authorize: {url: 'ftp://a/b'}}", `1:30: documents.authorize.url: "ftp://a/b" is not a URL; write http://host:port/path`},
 		"authorize URL secret":  {"documents: {authorize: {url: 'http://u:p@a/b'}}", "1:30: documents.authorize.url: a URL with a user name, password or fragment"},
+		"presence grace":        {"documents: {presence_grace: 2m}", "1:29: documents.presence_grace: 2m0s is too large; at most 1m"},
 		"authorize cache":       {"documents: {authorize: {url: 'http://a/b', cache: 0s}}", "1:51: documents.authorize.cache: 0s is too small; at least 1s"},
 		"cookie name":           {"session: {cookie: 'a b'}", `1:19: session.cookie: "a b" is not a cookie name`},
 		"seal keys missing":     {"session: {seal_keys_file: no.keys}", `1:27: session.seal_keys_file: the file "no.keys" cannot be read`},
