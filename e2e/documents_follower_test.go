@@ -82,8 +82,8 @@ type follower struct {
 
 	// What others see of it while it runs.
 	acked   atomic.Int64
-	reached atomic.Pointer[place]
-	ended   atomic.Bool // with 4401
+	reached atomic.Pointer[place] // set before run
+	ended   atomic.Bool           // with 4401
 }
 
 // counts of what a follower was told.
@@ -96,7 +96,6 @@ var errEnded = errors.New("the session has ended")
 // run follows until ctx ends, which is no error.
 func (f *follower) run(ctx context.Context) error {
 	f.ahead, f.acks = map[int]string{}, map[string]place{}
-	f.reached.Store(&place{})
 	for ctx.Err() == nil {
 		err := f.live(ctx)
 		var broken *brokenPromise
@@ -172,7 +171,7 @@ func (f *follower) dial(ctx context.Context) (*websocket.Conn, error) {
 	d := websocket.Dialer{HandshakeTimeout: 5 * time.Second, NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil && f.small {
-			err = conn.(*net.TCPConn).SetReadBuffer(4096)
+			err = conn.(*net.TCPConn).SetReadBuffer(128 << 10)
 		}
 		return conn, err
 	}}
@@ -198,8 +197,9 @@ func (f *follower) read(conn *websocket.Conn, frames chan<- heard) error {
 			return broken("%v: %s", err, b)
 		}
 		frames <- h
-		if slow := time.Duration(f.slow.Load()); slow > 0 {
-			time.Sleep(slow) // what is under test
+		// What is under test; it ends at once when slow is set to 0.
+		for began := time.Now(); time.Since(began) < time.Duration(f.slow.Load()); {
+			time.Sleep(time.Millisecond)
 		}
 	}
 }

@@ -8,5 +8,5 @@ import "time"
 var documentSizes = documentProofs{
 	seeds: 1, operations: 60, lasting: 2 * time.Second, faults: 2,
 	ghosts: 20, frames: 2_000,
-	lagging: 2_000, stopped: time.Second,
+	lagging: 2_500, stopped: time.Second,
 }

@@ -41,6 +41,8 @@ type socket struct {
 	closed chan *websocket.CloseError
 	ended  time.Time // when it was closed; read after closed
 	kept   []frame   // seen while waiting for another
+
+	connection string // ID, once authenticated
 }
 
 // dial opens a socket with the person's cookies. On refusal the response is returned and the socket is nil.
@@ -113,7 +115,7 @@ func (p *person) authenticated(base, document string) *socket {
 	if s == nil {
 		p.t.Fatalf("dial: %s", resp.Status)
 	}
-	s.want("hello")
+	s.connection, _ = s.want("hello").fields["connection_id"].(string)
 	s.send(map[string]any{"type": "authenticate"})
 	if f := s.want("auth_result"); f.fields["ok"] != true {
 		p.t.Fatalf("not authenticated: %s", f.raw)

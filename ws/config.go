@@ -71,8 +71,9 @@ type Config struct {
 	// Replica names this process in hello frames and logs.
 	Replica string
 
-	// Heartbeat is the pause between pings; a peer silent for 2.5 of them is
-	// dead. Zero means 10 s; negative is an error.
+	// Heartbeat is the pause between pings; a peer silent for 4.5 of them is
+	// dead, 2.5 for a side of a pair, which somebody waits to take. Zero means
+	// 10 s; negative is an error.
 	Heartbeat time.Duration
 
 	Logger  *slog.Logger          // nil: nothing is logged
@@ -166,3 +167,8 @@ func orDefault[T ~int | ~int64](name string, value *T, standard T) error {
 	}
 	return nil
 }
+
+// patience is how long a document's client may say nothing and read nothing.
+// One that stops for three heartbeats, as a page does that is suspended or
+// busy, goes on afterwards with what it has missed.
+func (c *Config) patience() time.Duration { return c.Heartbeat * 9 / 2 }

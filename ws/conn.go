@@ -15,7 +15,7 @@ import (
 
 // Times of a connection's life that nobody configures.
 const (
-	writeTimeout = 10 * time.Second // for one frame to leave; a peer slower than that is dead
+	writeTimeout = 10 * time.Second // for one frame of a pair, or the answer to an upgrade, to leave
 	closeTimeout = 3 * time.Second  // from the decision to close until the TCP connection is closed at the latest
 	callTimeout  = 5 * time.Second  // for one call of the backplane or the session store
 )
@@ -166,13 +166,13 @@ func (c *conn) ping() {
 	}
 }
 
-// extendDeadline gives the peer 2.5 heartbeats to show life. Once the close
-// frame is out the deadline is the closing's.
+// extendDeadline gives the peer its time to show life. Once the close frame is
+// out the deadline is the closing's.
 func (c *conn) extendDeadline() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closing == nil {
-		_ = c.ws.SetReadDeadline(time.Now().Add(c.hub.cfg.Heartbeat * 5 / 2))
+		_ = c.ws.SetReadDeadline(time.Now().Add(c.hub.cfg.patience()))
 	}
 }
 

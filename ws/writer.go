@@ -183,7 +183,7 @@ func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := &c.out
-	deadline = time.Now().Add(writeTimeout)
+	deadline = time.Now().Add(c.hub.cfg.patience())
 	if c.closing != nil {
 		deadline = c.closeBy
 	}

@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"bytes"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,8 @@ type Link struct {
 type flow struct {
 	client, server net.Conn
 	lost           atomic.Bool // the middle forgot it: bytes vanish for ever
+	subscribed     atomic.Bool // a SUBSCRIBE went over it
+	muted          atomic.Bool // what the server says vanishes
 }
 
 func (f *flow) close() {
@@ -126,6 +129,20 @@ func (l *Link) DropIdle() {
 	}
 }
 
+// Deafen swallows, from now on, what the server says on connections that have
+// subscriptions, and returns how many these are. Both sides see them alive and
+// in use. New connections work.
+func (l *Link) Deafen() int {
+	n := 0
+	for _, f := range l.snapshot() {
+		if f.subscribed.Load() {
+			f.muted.Store(true)
+			n++
+		}
+	}
+	return n
+}
+
 func (l *Link) snapshot() []*flow {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -188,6 +205,12 @@ func (l *Link) pump(f *flow, dst, src net.Conn, reply bool) {
 			f.lost.Store(true)
 		}
 		if f.lost.Load() {
+			continue
+		}
+		if !reply && bytes.Contains(buf[:n], []byte("subscribe\r\n")) {
+			f.subscribed.Store(true)
+		}
+		if reply && f.muted.Load() {
 			continue
 		}
 		if reply && l.swallow() {
