@@ -24,7 +24,16 @@ import (
 	"time"
 )
 
-var binaries struct{ tandem, stockapp string }
+var binaries struct{ dir, tandem, stockapp string }
+
+// plainTandem is the binary without the race detector.
+var plainTandem = sync.OnceValues(func() (string, error) {
+	out := filepath.Join(binaries.dir, "tandem-plain")
+	if b, err := exec.Command("go", "build", "-o", out, "../cmd/tandem").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building it: %w\n%s", err, b)
+	}
+	return out, nil
+})
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -35,7 +44,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		if os.Getenv("TANDEM_E2E_URL") == "" { // else it runs elsewhere
-			binaries.tandem = filepath.Join(dir, "tandem")
+			binaries.dir, binaries.tandem = dir, filepath.Join(dir, "tandem")
 			binaries.stockapp = filepath.Join(dir, "stockapp")
 			for out, pkg := range map[string]string{binaries.tandem: "../cmd/tandem", binaries.stockapp: "./stockapp"} {
 				if b, err := exec.Command("go", "build", "-race", "-o", out, pkg).CombinedOutput(); err != nil {
@@ -171,6 +180,7 @@ type settings struct {
 	lists  string // further listeners, YAML list items
 	tls    string // YAML flow map of the first listener
 	notUp  bool   // do not wait for /readyz: Redis is away on purpose
+	plain  bool   // without the race detector: its figures are told
 }
 
 const adminToken = "e2e-admin-token-0123456789"
@@ -217,8 +227,15 @@ func tryReplica(t *testing.T, s settings) *replica {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	binary := binaries.tandem
+	if s.plain {
+		var err error
+		if binary, err = plainTandem(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return &replica{
-		process: startProcess(t, "tandem "+address, nil, binaries.tandem, "serve", "--config", file),
+		process: startProcess(t, "tandem "+address, nil, binary, "serve", "--config", file),
 		url:     scheme + "://" + address, admin: "http://" + admin, token: adminToken,
 	}
 }

@@ -11,27 +11,6 @@ import (
 	"github.com/seed-6230208e/tandem/internal/redistest"
 )
 
-const pairRoutes = `
-      - {path: /left/, use: pairs}
-      - {path: /right/, use: pairs}
-` + defaultRoutes
-
-// plain reads the next frame of a pair's plain mode.
-func (s *socket) plain() string {
-	s.t.Helper()
-	select {
-	case f, ok := <-s.frames:
-		if !ok {
-			c := <-s.closed
-			s.t.Fatalf("closed with %d %q", c.Code, c.Text)
-		}
-		return f.raw
-	case <-s.t.Context().Done():
-		s.t.Fatal("no frame")
-	}
-	return ""
-}
-
 // Left on one replica, right on the other: one unique ID, one counter; a side that is taken is refused, any other shape
 // is not found.
 func TestPairs(t *testing.T) {
