@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/seed-6230208e/tandem/internal/redistest"
 )
@@ -34,16 +35,18 @@ const (
 
 // pairSite is two replicas that serve pairs over one Redis.
 type pairSite struct {
-	t     *testing.T
-	redis *redistest.Server
-	set   settings
-	a, b  *replica
+	t      *testing.T
+	redis  *redistest.Server
+	client *redis.Client
+	set    settings
+	a, b   *replica
 }
 
 // startPairSite runs two replicas; more is YAML for both.
 func startPairSite(t *testing.T, more string) *pairSite {
 	t.Helper()
 	s := &pairSite{t: t, redis: redistest.Start(t)}
+	s.client = s.redis.Client(t)
 	s.set = settings{redis: s.redis.URL(), routes: pairRoutes, more: openToAll + more, plain: pairSizes.plain}
 	s.a, s.b = s.start(), s.start()
 	return s
@@ -66,7 +69,7 @@ func (s *pairSite) visitor(name string) *person {
 // field is one of the pair's hash, "" when it is not there.
 func (s *pairSite) field(pair, name string) string {
 	s.t.Helper()
-	v, err := s.redis.Client(s.t).HMGet(s.t.Context(), pairKey(pair), name).Result()
+	v, err := s.client.HMGet(s.t.Context(), pairKey(pair), name).Result()
 	if err != nil {
 		s.t.Fatal(err)
 	}
