@@ -62,22 +62,3 @@ func (a *app) document(w http.ResponseWriter, r *http.Request) {
 	p.Data = id
 	a.render(w, r, http.StatusOK, "document", p)
 }
-
-// pair is public: whether its sockets need a login is configured there, and
-// the page says what they answer.
-func (a *app) pair(w http.ResponseWriter, r *http.Request) {
-	id := r.PathValue("id")
-	if !validRoom(id) {
-		a.fail(w, r, badRoom)
-		return
-	}
-	s, err := a.session(w, r)
-	if err != nil {
-		a.failure(w, r, err)
-		return
-	}
-	p := newPage(id, s)
-	p.Next = r.URL.EscapedPath()
-	p.Data = id
-	a.render(w, r, http.StatusOK, "pair", p)
-}

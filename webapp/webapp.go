@@ -116,6 +116,7 @@ func (a *app) routes() {
 		"GET /documents/{id}":                    a.document,
 		"GET /pairs":                             a.openRoom,
 		"GET /pairs/{id}":                        a.pair,
+		"GET /pairs/{id}/qr.svg":                 a.pairQR,
 
 		"GET /auth/verify": a.verify,
 

@@ -175,6 +175,15 @@ func (r *pairReplica) refused(side ws.Side, pair string, c *cookie, status int) 
 	}
 }
 
+// asked asks what an upgrade would be answered.
+func (r *pairReplica) asked(side ws.Side, pair string, c *cookie, status int) {
+	r.t.Helper()
+	response, body := request(r.t, http.MethodOptions, r.url(side, pair), "", c.header())
+	if response.StatusCode != status || status == http.StatusNoContent && response.Header.Get("Allow") != "GET, OPTIONS" {
+		r.t.Fatalf("OPTIONS for %s of %s: %d %s", side, pair, response.StatusCode, body)
+	}
+}
+
 func (w *pairWorld) exists(pair string) bool {
 	w.t.Helper()
 	n, err := w.redis.Exists(w.t.Context(), "tandem:pair:{pair:"+pair+"}").Result()

@@ -177,14 +177,20 @@ func TestPairRefusals(t *testing.T) {
 	}
 	one := a.plain(ws.Left, "x", me)
 	a.refused(ws.Right, "x", me, 429)
+	a.asked(ws.Right, "x", me, 429)
+	a.asked(ws.Left, "x", w.login("2"), 409)
+	a.asked(ws.Right, "x", w.login("2"), 204)
+	a.asked(ws.Right, "x", nil, 401)
 	if n := a.hub.CountBySession(me.handle); n != 1 {
 		t.Errorf("%d connections counted", n)
 	}
 	one.Close()
 	eventually(t, "the connection to be discounted", func() bool { return a.hub.CountBySession(me.handle) == 0 })
+	a.asked(ws.Left, "x", w.login("2"), 204)
 	a.plain(ws.Right, "x", me)
 	a.hub.SetAvailable(false)
 	a.refused(ws.Left, "x", w.login("2"), 503)
+	a.asked(ws.Left, "x", w.login("2"), 503)
 }
 
 func TestPairAnonymous(t *testing.T) {
@@ -237,6 +243,7 @@ func TestPairDrain(t *testing.T) {
 	}
 	expectClose(t, left, ws.CloseRestart, "restart")
 	expectClose(t, waiting, ws.CloseRestart, "restart")
+	left.Expect("reconnect") // a plain client has no frame for it
 	right.Expect("counterpart_left")
 	if after := b.json(ws.Left, "p", me).ExpectPaired(); after.UniqueID != before.UniqueID {
 		t.Errorf("%s, not %s", after.UniqueID, before.UniqueID)

@@ -83,8 +83,9 @@ type pairConn struct {
 	out       []pairOut // at most one batch: the worker adds only when it is empty
 	inHand    bool      // the first of out is being written
 	ping      bool
-	redisUp   bool // what the client was told last
-	closeSent bool // nothing more is written
+	reconnect []byte // frame that is to be sent before the replica stops, nil: none
+	redisUp   bool   // what the client was told last
+	closeSent bool   // nothing more is written
 }
 
 // earlyMessage is a message that has not been posted.
@@ -282,13 +283,20 @@ func (c *pairConn) wake() {
 	c.wakeWriterLocked()
 }
 
-// sendOff closes the connection for a restart after that long.
+// sendOff closes the connection for a restart after that long. A client of the
+// JSON protocol is told when, and has some time to leave by itself.
 func (c *pairConn) sendOff(after time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing == nil && c.bye == nil {
-		c.bye = time.AfterFunc(after, func() { c.close(closeRestart) })
+	if c.closing != nil || c.bye != nil {
+		return
 	}
+	if c.json {
+		c.reconnect = encode(reconnectFrame{"reconnect", after.Milliseconds()})
+		c.wakeWriterLocked()
+		after += farewell
+	}
+	c.bye = time.AfterFunc(after, func() { c.close(closeRestart) })
 }
 
 // info describes the connection for the admin listing.

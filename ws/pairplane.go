@@ -142,6 +142,9 @@ type PairPlane interface {
 	// As long as the claim is held the plane repairs it: a pair that was lost
 	// is made again with another Unique.
 	Claim(ctx context.Context, seat PairSeat, l PairListener) (PairClaim, error)
+
+	// Look returns what Claim would for this seat, and takes nothing.
+	Look(ctx context.Context, seat PairSeat) error
 }
 
 // PairClaim is a seat that is held. Post and Take are each for one caller at

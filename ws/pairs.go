@@ -75,7 +75,12 @@ func (p *pairs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := newPairConn(p, a, side)
-	if refusal := c.sit(r.Context()); refusal != nil {
+	if r.Method == http.MethodOptions {
+		p.answer(w, c.sit(r.Context(), c.lookAtSeat))
+		c.leave()
+		return
+	}
+	if refusal := c.sit(r.Context(), c.claimSeat); refusal != nil {
 		c.leave()
 		p.hub.refuse(w, *refusal)
 		return
@@ -100,6 +105,21 @@ func (p *pairs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 }
 
+// answer tells what an upgrade would be answered: browsers do not let a page
+// see why one was refused, and send no Origin with a plain GET.
+func (p *pairs) answer(w http.ResponseWriter, refusal *problem.Problem) {
+	if refusal != nil {
+		p.hub.refuse(w, *refusal)
+		return
+	}
+	w.Header().Set("Allow", pairMethods)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// pairMethods are those of a side: GET with an upgrade opens it, OPTIONS asks
+// whether that could be done now.
+const pairMethods = http.MethodGet + ", " + http.MethodOptions
+
 // admit checks an upgrade by what is known without I/O, and counts it.
 func (p *pairs) admit(w http.ResponseWriter, r *http.Request) (admission, Side, *problem.Problem) {
 	side, id, ok := sideIn(r.URL)
@@ -109,8 +129,8 @@ func (p *pairs) admit(w http.ResponseWriter, r *http.Request) (admission, Side, 
 			Detail: "The two sides of a pair are left/{id} and right/{id}; an ID has 1 to 128 characters of A-Za-z0-9._~:-.",
 		}
 	}
-	if r.Method != http.MethodGet {
-		w.Header().Set("Allow", http.MethodGet)
+	if r.Method != http.MethodGet && r.Method != http.MethodOptions {
+		w.Header().Set("Allow", pairMethods)
 		return admission{}, "", &problem.Problem{
 			Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "A side of a pair is opened with GET.",
 		}
@@ -120,7 +140,7 @@ func (p *pairs) admit(w http.ResponseWriter, r *http.Request) (admission, Side, 
 			Status: http.StatusForbidden, Code: "origin_not_allowed", Detail: "Pages of this origin may not open sockets here.",
 		}
 	}
-	if !websocket.IsWebSocketUpgrade(r) || r.Header.Get("Sec-Websocket-Version") != "13" {
+	if r.Method == http.MethodGet && (!websocket.IsWebSocketUpgrade(r) || r.Header.Get("Sec-Websocket-Version") != "13") {
 		w.Header().Set("Upgrade", "websocket")
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Sec-WebSocket-Version", "13")
@@ -153,8 +173,9 @@ func sideIn(u *url.URL) (side Side, id string, ok bool) {
 	return side, id, side != "" && err == nil && documentID.MatchString(id)
 }
 
-// sit binds the session and claims the side. On a refusal the caller leaves.
-func (c *pairConn) sit(ctx context.Context) *problem.Problem {
+// sit binds the session and does something with the seat that it asks for. On
+// a refusal the caller leaves.
+func (c *pairConn) sit(ctx context.Context, do func(context.Context, PairSeat) error) *problem.Problem {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if err := c.bind(ctx); err != nil {
@@ -163,14 +184,22 @@ func (c *pairConn) sit(ctx context.Context) *problem.Problem {
 	if refusal := c.takePlace(ctx); refusal != nil {
 		return refusal
 	}
-	claim, err := c.pairs.cfg.Plane.Claim(ctx, PairSeat{
-		Pair: c.pair, Side: c.side, Mode: c.pairs.cfg.Mode, Connection: c.id, Session: c.who.handle,
-	}, c)
-	if err != nil {
+	seat := PairSeat{Pair: c.pair, Side: c.side, Mode: c.pairs.cfg.Mode, Connection: c.id, Session: c.who.handle}
+	if err := do(ctx, seat); err != nil {
 		return c.refusal(err)
 	}
-	c.claim = claim
 	return c.passed()
+}
+
+// claimSeat takes the seat, as leave gives it back.
+func (c *pairConn) claimSeat(ctx context.Context, seat PairSeat) (err error) {
+	c.claim, err = c.pairs.cfg.Plane.Claim(ctx, seat, c)
+	return err
+}
+
+// lookAtSeat reports whether the seat could be had.
+func (c *pairConn) lookAtSeat(ctx context.Context, seat PairSeat) error {
+	return c.pairs.cfg.Plane.Look(ctx, seat)
 }
 
 // passed refuses what has changed since it was found: the session has ended,

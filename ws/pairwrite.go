@@ -45,7 +45,7 @@ func (c *pairConn) hasNewsLocked() bool {
 	if c.closeSent {
 		return false
 	}
-	return c.closing != nil || c.ping || len(c.replies) > 0 || len(c.out) > 0 ||
+	return c.closing != nil || c.ping || len(c.replies) > 0 || len(c.out) > 0 || c.reconnect != nil ||
 		c.json && c.redisUp != c.hub.available.Load()
 }
 
@@ -108,9 +108,14 @@ func (c *pairConn) next() (w pairWrite, ok bool) {
 		c.ping, w.ping = false, true
 		return w, true
 	case len(c.replies) > 0:
-		w.message.frame = c.replies[0]
-		c.replies = c.replies[1:]
+		w.message.frame, c.replies[0] = c.replies[0], nil
+		if c.replies = c.replies[1:]; len(c.replies) == 0 {
+			c.replies = nil // one that waits holds no memory
+		}
 		c.changed.Broadcast()
+		return w, true
+	case c.reconnect != nil && c.closing == nil:
+		w.message.frame, c.reconnect = c.reconnect, nil
 		return w, true
 	case len(c.out) > 0:
 		c.inHand = true

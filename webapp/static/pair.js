@@ -1,13 +1,21 @@
 // @ts-check
-/** Both sides of a pair, each with its own socket. */
-const pair = document.getElementById("pair")?.dataset.pair ?? "";
+/** The sides of a pair that this page opens, each with its own socket. */
+import { RETRY, backoff } from "./tandem.js";
 
+const { pair = "", login = "/login" } = document.getElementById("pair")?.dataset ?? {};
+
+/** Why the server closed for good, by close code. */
 const WHY = {
-  1001: "The server is going away.",
-  1012: "The server restarts.",
-  4401: "You are not logged in any more.",
-  4409: "This side is taken.",
-  4503: "The store is away for too long.",
+  1000: "You left this side.",
+  1009: "The message was too large.",
+  4400: "The server did not understand this page. Load it again.",
+  4403: "This is forbidden.",
+  4409: "This side was taken over: by another window, or because this one was unreachable.",
+};
+const ENDED = {
+  logout: "You have logged out.",
+  revoked: "This session was ended elsewhere.",
+  expired: "Your session has expired.",
 };
 
 class Side {
@@ -15,6 +23,7 @@ class Side {
   constructor(root) {
     const find = (/** @type {string} */ selector) => /** @type {any} */ (root.querySelector(selector));
     this.name = root.dataset.side ?? "";
+    this.other = this.name === "left" ? "right" : "left";
     this.path = `/${this.name}/${encodeURIComponent(pair)}`;
     this.pill = find(".pill");
     this.notice = find(".notice");
@@ -23,75 +32,160 @@ class Side {
     this.send = find("form button");
     this.connectButton = find("[data-action=connect]");
     this.leaveButton = find("[data-action=leave]");
+    this.attempt = 0;
+    this.comeBackAt = 0;
+    this.unique = "";
     find("form").addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
-      if (this.input.value === "") return;
-      this.ws?.send(this.input.value);
-      this.write(this.input.value, "sent");
-      this.input.value = "";
+      this.submit();
     });
-    this.connectButton.onclick = () => this.connect();
-    this.leaveButton.onclick = () => this.ws?.close(1000);
+    this.connectButton.onclick = () => {
+      this.attempt = 0;
+      this.connect();
+    };
+    this.leaveButton.onclick = () => this.leave();
+    const invite = find(".invite");
+    invite?.addEventListener("toggle", () => (invite.open ? this.leave() : this.connect()));
     this.connect();
   }
 
+  submit() {
+    if (this.input.value === "" || this.ws?.readyState !== WebSocket.OPEN) return;
+    this.ws.send(JSON.stringify({ type: "message", data: this.input.value }));
+    this.write(this.input.value, "sent");
+    this.input.value = "";
+  }
+
   connect() {
-    this.opened = false;
+    if (this.ws) return;
+    clearTimeout(this.timer);
+    this.wanted = true;
     this.show("connecting", "Connecting…");
     this.tell("");
-    this.ws = new WebSocket(location.origin.replace("http", "ws") + this.path);
-    this.ws.onopen = () => {
-      this.opened = true;
-      this.show("open", "Connected");
+    let opened = false;
+    const ws = new WebSocket(location.origin.replace("http", "ws") + this.path, "tandem.pair.v1");
+    this.ws = ws;
+    ws.onopen = () => {
+      opened = true;
+      this.show("waiting", `Waiting for the ${this.other} side`);
     };
-    this.ws.onmessage = (event) => this.write(typeof event.data === "string" ? event.data : `${event.data.size} bytes`, "got");
-    this.ws.onclose = (event) => this.closed(event);
+    ws.onmessage = (event) => this.receive(JSON.parse(event.data));
+    ws.onclose = (event) => {
+      if (this.ws !== ws) return;
+      this.ws = undefined;
+      if (opened) this.closed(event.code, event.reason);
+      else this.refused();
+    };
   }
 
-  /** @param {CloseEvent} event */
-  async closed(event) {
-    if (this.opened) {
-      this.show("closed", "Not connected");
-      this.write(WHY[event.code] ?? event.reason ?? "Closed.", "note");
-      if (event.code === 1000) this.write("You left.", "note");
+  /** Leaves the side, and does not come back by itself. */
+  leave() {
+    const ws = this.ws;
+    this.ws = undefined;
+    this.wanted = false;
+    ws?.close(1000);
+    clearTimeout(this.timer);
+    this.tell("");
+    if (this.pill.dataset.state !== "closed") this.ended(1000, "");
+  }
+
+  /** @param {any} frame */
+  receive(frame) {
+    this.attempt = 0;
+    switch (frame.type) {
+      case "paired":
+        this.write(this.unique && this.unique !== frame.unique_id ? `Paired anew as ${frame.unique_id}.` : `Paired as ${frame.unique_id}.`, "note");
+        this.unique = frame.unique_id;
+        this.show("open", "Paired");
+        break;
+      case "message": {
+        const data = frame.binary ? "binary data" : typeof frame.data === "string" ? frame.data : JSON.stringify(frame.data);
+        this.write(frame.from === this.name ? `${this.unique} | ${frame.index} | ${data}` : data, "got");
+        break;
+      }
+      case "counterpart_left":
+        this.write(`The ${this.other} side left.`, "note");
+        this.show("waiting", `Waiting for the ${this.other} side`);
+        break;
+      case "error":
+        this.write(frame.message, "note");
+        break;
+      case "status":
+        this.tell(frame.redis === "down" ? "The store is away: messages wait until it is back." : "");
+        break;
+      case "reconnect":
+        this.comeBackAt = Date.now() + frame.after_ms;
+    }
+  }
+
+  /** @param {number} code @param {string} reason */
+  closed(code, reason) {
+    if (!RETRY.has(code)) {
+      this.ended(code, reason);
       return;
     }
-    // A browser does not say why an upgrade was refused: ask without one.
-    this.show("refused", "Refused");
-    this.tell(await this.refusal());
+    const told = Math.max(0, this.comeBackAt - Date.now());
+    this.again(this.comeBackAt ? told : backoff(this.attempt++), code === 1012 ? "The server restarts." : "The connection was lost.");
   }
 
-  async refusal() {
+  /** @param {number} code @param {string} reason */
+  ended(code, reason) {
+    this.show("closed", "Not connected");
+    if (code === 4401) this.tell(ENDED[reason] ?? "You are not logged in any more.", true);
+    else this.write(WHY[code] ?? (reason || `Closed (${code}).`), "note");
+  }
+
+  /** Opens the side again after that many milliseconds. @param {number} wait @param {string} why */
+  again(wait, why) {
+    this.comeBackAt = 0;
+    this.show("waiting", "Reconnecting…");
+    this.tell(`${why} Trying again${wait > 1500 ? ` in ${Math.ceil(wait / 1000)} seconds` : ""}.`);
+    this.timer = setTimeout(() => this.connect(), wait);
+  }
+
+  /** A browser does not say why an upgrade was refused: the server is asked. */
+  async refused() {
+    const pause = backoff(this.attempt++);
+    let status = 0, wait = pause, detail = "The server cannot be reached.";
     try {
-      const answer = await fetch(this.path, { headers: { Accept: "application/problem+json" } });
-      if (answer.status === 404) return "No pairs are served here.";
-      if (answer.status === 426) return "The side may be taken by another window, or this page's origin is not allowed.";
-      const problem = await answer.json();
-      return problem.detail || problem.title || `Refused: ${answer.status}.`;
-    } catch {
-      return "The server cannot be reached.";
+      const answer = await fetch(this.path, { method: "OPTIONS", headers: { Accept: "application/problem+json" } });
+      status = answer.status;
+      wait = Math.max(pause, Number(answer.headers.get("Retry-After") ?? 0) * 1000);
+      detail = status === 204 ? "The connection could not be opened." : (await answer.json()).detail;
+    } catch {} // there was no answer, or it is somebody else's
+    if (this.ws || !this.wanted) return; // a hand was quicker
+    if (status < 300 || status === 429 || status >= 500) {
+      this.again(wait, detail || `The server answers ${status}.`);
+      return;
     }
+    this.show("refused", "Refused");
+    this.tell(status === 404 ? "No pairs are served here." : detail || `Refused: ${status}.`, status === 401);
   }
 
   /** @param {string} state @param {string} text */
   show(state, text) {
     this.pill.dataset.state = state;
     this.pill.textContent = text;
-    const open = state === "open";
+    const open = this.ws?.readyState === WebSocket.OPEN;
     this.input.disabled = this.send.disabled = !open;
     this.leaveButton.hidden = !open;
     this.connectButton.hidden = open || state === "connecting";
   }
 
-  /** @param {string} text */
-  tell(text) {
+  /** @param {string} text @param {boolean} [offerLogin] */
+  tell(text, offerLogin = false) {
     this.notice.textContent = text;
     this.notice.hidden = text === "";
+    if (offerLogin) {
+      const link = document.createElement("a");
+      link.href = login;
+      link.textContent = "Log in";
+      this.notice.append(" ", link);
+    }
   }
 
   /** @param {string} text @param {string} kind */
   write(text, kind) {
-    if (text === "") return;
     const item = document.createElement("li");
     item.className = kind;
     item.textContent = text;
@@ -101,4 +195,6 @@ class Side {
   }
 }
 
+// The whole address, as this browser sees it: it is sent to other devices.
+for (const link of document.querySelectorAll("a[data-link]")) link.textContent = /** @type {HTMLAnchorElement} */ (link).href;
 for (const root of document.querySelectorAll("[data-side]")) new Side(/** @type {HTMLElement} */ (root));

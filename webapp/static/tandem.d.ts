@@ -109,4 +109,6 @@ export class Connection {
 }
 
 export function connect(options: Options): Connection;
+/** Close codes after which coming back makes sense. */
+export const RETRY: Set<number>;
 export function backoff(attempt: number, random?: () => number): number;

@@ -12,7 +12,7 @@
 import { Sequence } from "./sequence.js";
 
 /** Close codes after which coming back makes sense. */
-const RETRY = new Set([1001, 1006, 1012, 4429, 4503]);
+export const RETRY = new Set([1001, 1006, 1012, 4429, 4503]);
 
 /** Refusals that a later repeat of the same operation can get past. */
 const LATER = new Set(["RATE_LIMITED", "UNAVAILABLE", "NOT_JOINED", "AUTH_REQUIRED"]);

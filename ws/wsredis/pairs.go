@@ -181,6 +181,26 @@ func (p *Pairs) Claim(ctx context.Context, seat ws.PairSeat, l ws.PairListener) 
 	return c, nil
 }
 
+// Look implements ws.PairPlane.
+func (p *Pairs) Look(ctx context.Context, seat ws.PairSeat) error {
+	side := string(seat.Side)
+	values, err := p.client.HMGet(ctx, pairKey(seat.Pair), side, side+":replica", side+":session").Result()
+	if err != nil {
+		return wrap("look", err)
+	}
+	connection, held := values[0].(string)
+	replica, _ := values[1].(string)
+	session, _ := values[2].(string)
+	if !held || seat.Session != "" && session == seat.Session {
+		return nil
+	}
+	abandoned, err := p.abandoned(ctx, pairHolder{connection, replica})
+	if err == nil && !abandoned {
+		err = fmt.Errorf("%w: %s of %s", ws.ErrSideTaken, seat.Side, seat.Pair)
+	}
+	return err
+}
+
 // take runs the claim, and once more when the holder turns out to be dead.
 func (p *Pairs) take(ctx context.Context, seat ws.PairSeat) (pairState, error) {
 	displace := ""

@@ -99,6 +99,11 @@ func claim(t testing.TB, p *pairPlane, side ws.Side, connection, session string)
 	return &seated{c, l, t}, err
 }
 
+func look(t testing.TB, p *pairPlane, side ws.Side, session string) error {
+	t.Helper()
+	return p.Look(t.Context(), ws.PairSeat{Pair: "p", Side: side, Mode: ws.ModeRelay, Connection: "looks", Session: session})
+}
+
 func mustClaim(t testing.TB, p *pairPlane, side ws.Side, connection string) *seated {
 	t.Helper()
 	c, err := claim(t, p, side, connection, "")
@@ -164,6 +169,14 @@ func TestPairClaims(t *testing.T) {
 				if _, err := claim(t, p, ws.Left, "two", session); !errors.Is(err, ws.ErrSideTaken) {
 					t.Errorf("second claim: %v", err)
 				}
+				if err := look(t, p, ws.Left, session); !errors.Is(err, ws.ErrSideTaken) {
+					t.Errorf("a look at a taken side: %v", err)
+				}
+			}
+		}
+		for side, session := range map[ws.Side]string{ws.Left: "session", ws.Right: ""} {
+			if err := look(t, b, side, session); err != nil {
+				t.Errorf("a look at the %s side: %v", side, err)
 			}
 		}
 		right := mustClaim(t, b, ws.Right, "right")
