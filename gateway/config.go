@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -25,6 +26,11 @@ type Config struct {
 	// Store tells whose session a request carries. Nil: nobody is ever
 	// logged in, and a route that requires it is a fault.
 	Store *sessionstore.Store
+
+	// Bind ties a listener to the session that an ID names, until the binding
+	// is closed: see sessionstore's Watcher. A socket to an upstream whose
+	// route requires login is closed when its session ends. Nil: it stays.
+	Bind func(ctx context.Context, id string, l sessionstore.Listener) (Binding, *sessionstore.Snapshot, error)
 
 	// Available tells, without I/O, whether Store is known to answer. While
 	// it does not, a route that requires login is 503 to visitors without a

@@ -27,6 +27,7 @@ type exchange struct {
 	request  *http.Request // as it came, on its way to an upstream
 	body     *clientBody   // on its way to an upstream, nil without one
 	intake   *intake       // the same as it comes in, nil without one
+	bond     *bond         // of a socket that ends with its session, else nil
 	target   *target       // upstream that answered
 	status   int           // 0: no header sent
 	sent     int64         // body bytes
@@ -215,7 +216,10 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if rw.Reader.Buffered() > 0 {
 		// The client did not wait for the answer; a proxy that reads from
 		// the connection alone would lose what it sent.
-		return &bufferedConn{Conn: conn, r: rw.Reader}, rw, nil
+		conn = &bufferedConn{Conn: conn, r: rw.Reader}
+	}
+	if x.bond != nil {
+		conn = x.bond.tie(conn)
 	}
 	return conn, rw, nil
 }

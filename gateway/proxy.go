@@ -51,6 +51,12 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !x.admit(r, p.cfg.Login) {
 		return
 	}
+	if p.cfg.Login == LoginRequired && p.g.cfg.Bind != nil && isUpgrade(r.Header) {
+		if !x.bind(r) {
+			return
+		}
+		defer x.unbind()
+	}
 	if r.Body != http.NoBody {
 		x.body = &clientBody{ReadCloser: r.Body}
 		defer x.settleBody(r)

@@ -154,7 +154,10 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 	r.gateway, err = gateway.New(gateway.Config{
 		Listeners: gatewayListeners(cfg),
 		Handlers:  map[string]http.Handler{"documents": r.hub.Documents(), "pairs": pairs, "webapp": pages},
-		Store:     store, Available: r.redis.Up, Cookie: cfg.Session.Cookie, TrustedProxies: proxies,
+		Bind: func(ctx context.Context, id string, l sessionstore.Listener) (gateway.Binding, *sessionstore.Snapshot, error) {
+			return r.watcher.Bind(ctx, id, l)
+		},
+		Store: store, Available: r.redis.Up, Cookie: cfg.Session.Cookie, TrustedProxies: proxies,
 		Admin: gateway.AdminConfig{
 			Address: cfg.Admin.Address, Token: token, Gatherer: metrics,
 			Checks: r.checks(), Draining: r.draining.Load, Sessions: factory,
