@@ -148,7 +148,7 @@ func TestPairRelayOfMuch(t *testing.T) {
 	t.Parallel()
 	const (
 		largest  = 60 << 10
-		resident = 48 << 20 // of a replica, more than when it was idle; the race detector's included
+		resident = 32 << 20 // of a replica, more than when it was idle; the race detector's own is not bounded
 		stored   = 1 << 20  // in Redis: a window of 4 batches of 64 KiB and a message each, and what Redis adds
 	)
 	s := startPairSite(t, "pairs: {mode: relay}\nlimits: {frames_per_second: 0}\n")
@@ -212,7 +212,7 @@ func TestPairRelayOfMuch(t *testing.T) {
 	}
 	t.Logf("%d MiB in %v with %d pauses: at most %d KiB in Redis; resident memory grew by %.1f MiB at the sender's replica, %.1f MiB at the reader's",
 		total>>20, time.Since(start).Round(time.Millisecond), pauses, kept>>10, (most[0]-before[0])/(1<<20), (most[1]-before[1])/(1<<20))
-	if kept > stored || most[0]-before[0] > resident || most[1]-before[1] > resident {
+	if kept > stored || pairSizes.plain && max(most[0]-before[0], most[1]-before[1]) > resident {
 		t.Error("memory is not bounded as stated")
 	}
 }

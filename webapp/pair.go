@@ -102,7 +102,8 @@ func (a *app) pairQR(w http.ResponseWriter, r *http.Request) {
 // its scheme and host from it, but not from a page: what the request for an
 // image of it says in Referer is true when the browser says in Sec-Fetch-Site
 // that the page is of the same origin. Browsers that speak plain HTTP do not
-// say so; then it is where the request was sent to.
+// say so; then it is where the request was sent to, in the words of a trusted
+// proxy where there is one.
 func publicOrigin(r *http.Request) string {
 	if r.Header.Get("Sec-Fetch-Site") == "same-origin" {
 		u, err := url.Parse(r.Referer())
@@ -110,7 +111,7 @@ func publicOrigin(r *http.Request) string {
 			return u.Scheme + "://" + u.Host
 		}
 	}
-	if r.TLS != nil {
+	if r.TLS != nil || r.URL.Scheme == "https" {
 		return "https://" + r.Host
 	}
 	return "http://" + r.Host
