@@ -88,8 +88,27 @@ func (valueCodec) cell(_ key, v any) (cell, error) {
 func (valueCodec) value(c cell) (any, bool) { return c.v, true }
 
 func (valueCodec) json(c cell) (json.RawMessage, bool) {
-	raw, err := json.Marshal(c.v)
+	raw, err := json.Marshal(withEmpty(c.v))
 	return raw, err == nil
+}
+
+// withEmpty returns v with an empty list for each that is nil: gob does not
+// tell the two apart, JSON does.
+func withEmpty(v any) any {
+	switch list := v.(type) {
+	case nil:
+		return nil
+	case []any:
+		filled := make([]any, len(list))
+		for i := range list {
+			filled[i] = withEmpty(list[i])
+		}
+		return filled
+	}
+	if r := reflect.ValueOf(v); r.Kind() == reflect.Slice && r.IsNil() {
+		return reflect.MakeSlice(r.Type(), 0, 0).Interface()
+	}
+	return v
 }
 
 func (valueCodec) text(c cell) string { return asText(c.v) }

@@ -186,6 +186,17 @@ func TestSetRefuses(t *testing.T) {
 	set(t, s, "l", rawJSON(`[1,2.5,"x",null,[true]]`))
 	must(t, s.Save(t.Context()))
 	wantJSON(t, loaded(t, gobs, s.ID()), "l", `[1,2.5,"x",null,[true]]`)
+	set(t, s, "empty", rawJSON(`[]`), "in", rawJSON(`[[],1]`), "typed", []string{}, "bytes", []byte{})
+	must(t, s.Save(t.Context()))
+	for name, want := range map[string]string{"empty": `[]`, "in": `[[],1]`, "typed": `[]`, "bytes": `""`} {
+		wantJSON(t, loaded(t, gobs, s.ID()), name, want)
+		if got := loaded(t, gobs, s.ID()).Snapshot(); got != nil {
+			raw, _ := got.JSON(name)
+			if string(raw) != want {
+				t.Errorf("a snapshot shows %s as %s", name, raw)
+			}
+		}
+	}
 	set(t, s, "bad", struct{ F func() }{})
 	wantErr(t, s.Save(t.Context()), sessionstore.ErrValue)
 }

@@ -237,3 +237,58 @@ func TestGobKeys(t *testing.T) {
 		}
 	})
 }
+
+// An application claims that a session was made in the future: it ends all the
+// same, whoever loads it next, and however often it is used.
+func TestSessionOfTheFuture(t *testing.T) {
+	eachAndCluster(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, kind := range serializers {
+			t.Run(kind.name, func(t *testing.T) {
+				f := factory(t, rdb, sessionstore.Config{Serializer: kind.ours, AbsoluteTimeout: 2 * time.Hour})
+				app := newStock(t, rdb, kind.stock)
+				s, err := f.Login(t.Context(), nil, ann)
+				must(t, err)
+				gs := app.load(s.ID())
+				gs.Values["tandem.created"] = "2999-01-02T03:04:05Z"
+				app.save(gs)
+
+				got := loaded(t, f, s.ID())
+				if got.Handle() != s.Handle() || !got.ExpiresAt().Equal(s.ExpiresAt()) {
+					t.Fatalf("it ends in %s, ended in %s before", time.Until(got.ExpiresAt()), time.Until(s.ExpiresAt()))
+				}
+				before := raw(t, rdb, s.ID())
+				byHandle, err := f.LoadHandle(t.Context(), s.Handle())
+				must(t, err)
+				if !byHandle.ExpiresAt().Equal(got.ExpiresAt()) || raw(t, rdb, s.ID()) != before {
+					t.Fatal("its end moves with every load")
+				}
+				infos, err := f.List(t.Context(), ann.UserID)
+				must(t, err)
+				for _, i := range infos {
+					if i.Handle == s.Handle() && !i.ExpiresAt.Equal(got.ExpiresAt()) {
+						t.Fatalf("it is listed to end %s, ends %s", i.ExpiresAt, got.ExpiresAt())
+					}
+				}
+				id := app.made("tandem.created", "2999-01-02T03:04:05Z") // before Tandem saw it
+				for range 2 {
+					if left := time.Until(loaded(t, f, id).ExpiresAt()); left > 2*time.Hour || left < time.Hour {
+						t.Fatalf("an adopted one is to end in %s", left)
+					}
+				}
+
+				// A replica whose clock was wrong has noted it, too.
+				gs = app.load(id)
+				gs.Values["tandem.created"] = "2999-01-02T03:04:05Z"
+				app.save(gs)
+				handle := gs.Values["tandem.sid"].(string)
+				must(t, rdb.Set(t.Context(), "tandem:sid:{session:"+id+"}", handle+" 2999-01-02T03:04:05Z", time.Hour).Err())
+				for range 2 {
+					got := loaded(t, f, id)
+					if left := time.Until(got.ExpiresAt()); got.Handle() != handle || left > 2*time.Hour || left < time.Hour {
+						t.Fatalf("one of the future is to end in %s", left)
+					}
+				}
+			})
+		}
+	})
+}

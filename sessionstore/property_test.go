@@ -79,7 +79,7 @@ func times(t *testing.T, n int) {
 func play(rt *rapid.T, t *testing.T, dial func() redis.UniversalClient, sleep func(time.Duration)) {
 	kind := rapid.SampledFrom(serializers[:2]).Draw(rt, "serializer")
 	hashed := rapid.SampledFrom([]bool{false, false, true}).Draw(rt, "hashed")
-	r := rules{3 * time.Minute, 10 * time.Minute, 30 * time.Second, 10 * time.Second}
+	r := rules{3 * time.Minute, 5 * time.Minute, 30 * time.Second, 10 * time.Second}
 	if sleep == nil {
 		r = rules{time.Hour, 2 * time.Hour, time.Minute, time.Hour} // nothing hangs on how quick the machine is
 	}

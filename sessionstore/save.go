@@ -165,6 +165,10 @@ func (s *Session) show(raw, held string) error {
 	return nil
 }
 
+// maxSkew is how far ahead the clock of who made a session may be. A creation
+// beyond that is a mistake, or a way around the end: it counts as none.
+const maxSkew = time.Minute
+
 // identity reads handle and creation from the attributes, empty where they
 // are missing or no such things.
 func (s *Session) identity() (handle string, created time.Time) {
@@ -173,8 +177,13 @@ func (s *Session) identity() (handle string, created time.Time) {
 		handle = ""
 	}
 	created, _ = time.Parse(time.RFC3339, s.text(attrCreated)) // zero on error
+	if ofFuture(created) {
+		created = time.Time{}
+	}
 	return handle, created
 }
+
+func ofFuture(created time.Time) bool { return created.After(time.Now().Add(maxSkew)) }
 
 // identified reports whether the session has its handle and creation.
 func (s *stored) identified() bool { return s.handle != "" && !s.created.IsZero() }
@@ -207,6 +216,7 @@ func (s *Session) adopt(ctx context.Context) error {
 		switch {
 		case err == nil:
 			s.f.metrics.adopted.Inc()
+			s.f.indexed.forget(s.handle) // what it says may be wrong now
 			s.f.log.InfoContext(ctx, "session adopted", "session", s.handle, "user", s.UserID())
 			return nil
 		case errors.As(err, &had):
@@ -214,6 +224,12 @@ func (s *Session) adopt(ctx context.Context) error {
 				return err
 			}
 			s.changes = nil
+			if ofFuture(created) { // by a replica whose clock was wrong
+				created = time.Now()
+				if err := s.f.rdb.Del(ctx, s.f.sidKey(s.ref)).Err(); err != nil {
+					return storeError(err)
+				}
+			}
 		case errors.As(err, &stale):
 			s.changes, s.handle, s.created = nil, "", time.Time{}
 			if err := s.rebase(stale.held); err != nil || s.identified() {
