@@ -177,6 +177,7 @@ type glimpse struct {
 	value string
 	found bool // there is a value
 	stone tombstone
+	seen  bool // Redis answered
 }
 
 // read gets what is at r and the value's TTL, negative when there is none, in
@@ -202,7 +203,7 @@ func (f *Factory) read(ctx context.Context, r ref) (glimpse, time.Duration, erro
 
 // glimpseOf reads the answer to MGET of a value and its tombstone.
 func glimpseOf(answer []any) glimpse {
-	var g glimpse
+	g := glimpse{seen: true}
 	g.value, g.found = answer[0].(string)
 	stone, _ := answer[1].(string)
 	g.stone = tombstone(stone)
@@ -296,39 +297,29 @@ func (s *Session) update(ctx context.Context, fn func(*Session) error) (*Session
 	return s, nil
 }
 
-// peek looks at many refs at once, in their order and without any effect.
+// peek looks at many refs at once, in their order and without any effect. Its
+// error says why some were not seen: in a Cluster the others are, which are on
+// other masters.
 func (f *Factory) peek(ctx context.Context, refs []ref) ([]glimpse, error) {
-	const batch = 256
-	_, cluster := f.rdb.(*redis.ClusterClient)
-	glimpses := make([]glimpse, 0, len(refs))
-	for len(refs) > 0 {
-		some := refs[:min(batch, len(refs))]
-		refs = refs[len(some):]
-		read := f.peekBatch
-		if cluster { // one MGET reads one slot
-			read = f.peekSlots
-		}
-		answer, err := read(ctx, some)
-		if err != nil {
-			return nil, err
-		}
-		for i := range some {
-			glimpses = append(glimpses, glimpseOf(answer[2*i:]))
-		}
+	glimpses := make([]glimpse, len(refs))
+	if _, cluster := f.rdb.(*redis.ClusterClient); cluster { // one MGET reads one slot
+		return glimpses, f.peekSlots(ctx, refs, glimpses)
 	}
-	return glimpses, nil
-}
-
-func (f *Factory) peekBatch(ctx context.Context, refs []ref) ([]any, error) {
 	keys := make([]string, 0, 2*len(refs))
 	for _, r := range refs {
 		keys = append(keys, f.valueKey(r), f.endKey(r))
 	}
 	answer, err := f.rdb.MGet(ctx, keys...).Result()
-	return answer, storeError(err)
+	if err != nil {
+		return glimpses, storeError(err)
+	}
+	for i := range glimpses {
+		glimpses[i] = glimpseOf(answer[2*i:])
+	}
+	return glimpses, nil
 }
 
-func (f *Factory) peekSlots(ctx context.Context, refs []ref) ([]any, error) {
+func (f *Factory) peekSlots(ctx context.Context, refs []ref, glimpses []glimpse) error {
 	cmds := make([]*redis.SliceCmd, len(refs))
 	_, err := f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, r := range refs {
@@ -336,12 +327,12 @@ func (f *Factory) peekSlots(ctx context.Context, refs []ref) ([]any, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, storeError(err)
+	for i, cmd := range cmds {
+		// When time runs out for one master go-redis marks the commands that
+		// were answered by others, too. Their answers stay.
+		if answer := cmd.Val(); len(answer) == 2 {
+			glimpses[i] = glimpseOf(answer)
+		}
 	}
-	answer := make([]any, 0, 2*len(refs))
-	for _, cmd := range cmds {
-		answer = append(answer, cmd.Val()...)
-	}
-	return answer, nil
+	return storeError(err)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -73,30 +74,51 @@ func (w *Watcher) scan(ctx context.Context) {
 	}
 
 	began := time.Now()
-	for chunk := range slices.Chunk(entries, verifyChunk) {
-		err := w.compareInTime(ctx, chunk)
-		if late := net.Error(nil); errors.As(err, &late) && late.Timeout() { // that connection is given up: once more
-			err = w.compare(ctx, chunk)
+	if err := w.verify(ctx, entries); err != nil {
+		if !w.blind {
+			w.log.Warn("bound sessions cannot be verified", "err", err)
 		}
-		if err != nil {
-			if !w.blind {
-				w.log.Warn("bound sessions cannot be verified", "err", err)
-			}
-			w.blind = true
-			return // Redis is away: the next chunk would only wait as long
-		}
+		w.blind = true
+		return
 	}
 	w.blind = false
 	w.metrics.verify.Observe(time.Since(began).Seconds())
 }
 
-func (w *Watcher) compareInTime(ctx context.Context, chunk []*entry) error {
-	ctx, cancel := context.WithTimeout(ctx, w.patience())
+// verify compares entries with Redis, chunk by chunk; its error is of the first
+// chunk that was not compared as a whole. In a Cluster what one master does
+// not answer says nothing of the others, and must not hold them up. Anywhere
+// else Redis is away then: the next chunk would only wait as long.
+func (w *Watcher) verify(ctx context.Context, entries []*entry) error {
+	comparing, giveUp := errgroup.WithContext(ctx)
+	comparing.SetLimit(1)
+	if _, cluster := w.factory.rdb.(*redis.ClusterClient); cluster {
+		comparing.SetLimit(loadsAtOnce)
+		giveUp = ctx
+	}
+	for chunk := range slices.Chunk(entries, verifyChunk) {
+		comparing.Go(func() error {
+			if err := giveUp.Err(); err != nil {
+				return err
+			}
+			left, err := w.compareWithin(ctx, w.patience(), chunk)
+			if late := net.Error(nil); errors.As(err, &late) && late.Timeout() { // that connection is given up: once more
+				_, err = w.compareWithin(ctx, time.Second, left)
+			}
+			return err
+		})
+	}
+	return comparing.Wait()
+}
+
+func (w *Watcher) compareWithin(ctx context.Context, d time.Duration, chunk []*entry) (left []*entry, err error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	return w.compare(ctx, chunk)
 }
 
-func (w *Watcher) compare(ctx context.Context, chunk []*entry) error {
+// compare returns the entries that Redis said nothing about, and why.
+func (w *Watcher) compare(ctx context.Context, chunk []*entry) (left []*entry, err error) {
 	refs := make([]ref, len(chunk))
 	w.mu.Lock()
 	for i, e := range chunk {
@@ -106,21 +128,20 @@ func (w *Watcher) compare(ctx context.Context, chunk []*entry) error {
 
 	asked := time.Now()
 	held, err := w.factory.peek(ctx, refs)
-	if err != nil {
-		return err
-	}
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, e := range chunk {
-		lives := held[i].found && held[i].stone == ""
-		if lives && held[i].value == e.snapshot.held {
+		switch lives := held[i].found && held[i].stone == ""; {
+		case !held[i].seen:
+			left = append(left, e)
+		case lives && held[i].value == e.snapshot.held:
 			e.verified = asked
-		} else {
+		default:
 			w.refreshLocked(e)
 		}
 	}
-	return nil
+	return left, err
 }
 
 // refreshAll loads the entries that wait for it.
@@ -156,7 +177,9 @@ func (w *Watcher) refresh(ctx context.Context, e *entry) {
 	defer cancel()
 	s, err := w.factory.follow(reading, ref)
 	if reason := w.learn(e, version, s, err); errors.Is(err, ErrNotFound) && reason != "" {
-		w.factory.lose(ctx, e.handle, reason)
+		losing, cancel := context.WithTimeout(ctx, time.Second) // the index may be on a master that is away
+		defer cancel()
+		w.factory.lose(losing, e.handle, reason)
 	}
 }
 
