@@ -36,6 +36,10 @@ type AdminConfig struct {
 	ExtraConnections func() []ConnectionInfo
 	SocketCounts     func(ctx context.Context, handles []string) []int
 
+	// Reload reads the configuration again and puts it in force; the error
+	// says what is wrong with it, one fault a line. Nil: 404.
+	Reload func() error
+
 	// Mux adds handlers under /admin/v1/, behind the token, by path pattern
 	// ("documents/"). They see the path from there: "/documents/…".
 	Mux map[string]http.Handler

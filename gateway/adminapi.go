@@ -19,6 +19,9 @@ func (a *admin) api() http.Handler {
 		mux.HandleFunc("DELETE /sessions/{handle}", a.endSession)
 		mux.HandleFunc("DELETE /users/{id}/sessions", a.endUser)
 	}
+	if a.cfg.Reload != nil {
+		mux.HandleFunc("POST /reload", a.reload)
+	}
 	for pattern, h := range a.cfg.Mux {
 		mux.Handle("/"+strings.TrimPrefix(pattern, "/"), h)
 	}
@@ -101,6 +104,21 @@ func (a *admin) endUser(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]int{"ended": n})
+}
+
+// reload puts the configuration in force as it is now, or answers 422 with
+// its faults, one each, and leaves in force what was.
+func (a *admin) reload(w http.ResponseWriter, _ *http.Request) {
+	if err := a.cfg.Reload(); err != nil {
+		a.g.log.Error("reload refused, what was in force stays", "err", err)
+		problem.JSON(w, problem.Problem{
+			Status: http.StatusUnprocessableEntity, Code: "bad_configuration",
+			Detail: "The configuration has faults; what was in force stays.", Faults: strings.Split(err.Error(), "\n"),
+		})
+		return
+	}
+	a.g.log.Info("configuration reloaded")
+	writeJSON(w, http.StatusOK, map[string]bool{"reloaded": true})
 }
 
 // fail answers for an error of the session store. To the operator "no such

@@ -69,7 +69,7 @@ type Drain struct {
 
 // Listener is one address and what is served there: Routes, or Upstream or
 // Files alone, which is short for one route for every path, or raw TCP.
-// Exactly one of the four is set.
+// or a redirect. Exactly one of the five is set.
 type Listener struct {
 	Address  string    // host:port; port 0 picks a free one
 	TLS      *TLSFiles // nil: plain
@@ -77,6 +77,11 @@ type Listener struct {
 	Upstream *Upstream
 	Files    *Files
 	TCP      *TCP
+
+	// Redirect "https" answers every request with 308 to the same URL over
+	// TLS, at the port of the first listener that has TLS; "https:443" names
+	// the port that clients see.
+	Redirect string
 
 	Limits Limits
 }
@@ -136,13 +141,13 @@ func (r Rate) withDefaults() Rate {
 }
 
 // TLSFiles are a certificate chain and its key, PEM files that are read again
-// by every Reload. HTTP listeners speak HTTP/2 over it.
+// within a second of a change, and by every Reload. HTTP listeners speak HTTP/2 over it.
 type TLSFiles struct {
 	Cert string
 	Key  string
 }
 
-// Route sends what matches Host and Path to one of Use, Files and Upstream.
+// Route sends what matches Host, Path and Methods to one of Use, Files and Upstream.
 type Route struct {
 	// Host without a port: "api.example.test", or "*.example.test" for every
 	// name with one more label. Empty: any.
@@ -152,6 +157,10 @@ type Route struct {
 	// match /assets, /assets/ and /assets/a, neither matches /assetsb. Empty
 	// is "/", which matches every path.
 	Path string
+
+	// Methods that the route is for, in upper case; HEAD goes with GET. None:
+	// all.
+	Methods []string
 
 	Use      string // name of one of Config.Handlers
 	Files    *Files
@@ -193,9 +202,30 @@ type CacheRule struct {
 	Control string
 }
 
-// TCP passes bytes to one target.
+// TCP passes bytes to a target: Target or one of Targets.
 type TCP struct {
 	Target string // host:port
+
+	// Targets are taken in turn, for the connections that each has: the one
+	// with the fewest. One that cannot be reached is passed over for a while,
+	// and the next is tried. Either Target or Targets is set.
+	Targets []string
+
+	// Idle is how long no byte may flow in either direction before the session
+	// is ended. 0: any time.
+	Idle time.Duration
+
+	// Health connects to each target by itself, and passes those over that
+	// cannot be reached; nil: only failures of real sessions count. Its Path
+	// is not used.
+	Health *Health
+}
+
+func (t TCP) targets() []string {
+	if t.Target != "" {
+		return []string{t.Target}
+	}
+	return t.Targets
 }
 
 // What a route to an upstream asks of its visitors.

@@ -13,7 +13,7 @@ import (
 // been closed, or ctx ends; Shutdown follows.
 func (g *Gateway) Drain(ctx context.Context) {
 	g.draining.Store(true)
-	for _, l := range g.listeners {
+	for _, l := range g.current() {
 		switch {
 		case l.server != nil:
 			l.server.SetKeepAlivesEnabled(false)

@@ -44,6 +44,7 @@ const (
 	reasonConnections  reason = "too_many_connections" // of one address; closed without an answer
 	reasonBodyTooLarge reason = "body_too_large"       // the request's body is longer than the route allows
 	reasonBodyTimeout  reason = "body_timeout"         // it came too slowly
+	reasonIdle         reason = "idle"                 // a raw TCP session without a byte for too long; cut
 )
 
 // answers is what the client is told, in the one place that decides it.

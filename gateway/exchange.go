@@ -67,7 +67,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	path, ok := cleanPath(r.URL.Path)
 	if ok {
-		x.route = t.match(normalHost(r.Host), path)
+		x.route = t.match(normalHost(r.Host), path, r.Method)
 	}
 	x.origin.apply(r)
 	x.session.begin(x.route.name, x.origin.client)

@@ -18,12 +18,11 @@ import (
 // goroutine Drain, if there is time, and Shutdown; all methods are safe for concurrent use.
 type Gateway struct {
 	// Fixed after construction.
-	cfg       Config
-	log       *slog.Logger
-	metrics   *metrics
-	sessions  *sessions
-	listeners []*listener
-	admin     *admin // nil: none
+	cfg      Config
+	log      *slog.Logger
+	metrics  *metrics
+	sessions *sessions
+	admin    *admin // nil: none
 
 	life    context.Context // of everything that serves clients; ends with cut
 	cut     context.CancelFunc
@@ -32,9 +31,14 @@ type Gateway struct {
 
 	draining atomic.Bool // see Drain
 
-	mu      sync.Mutex // before listener.mu
-	serving bool
-	closing bool
+	failed chan error // of 1: why a listener stopped serving
+
+	reloading sync.Mutex // one Reload at a time; before mu, and held while addresses are bound
+
+	mu        sync.Mutex  // before listener.mu
+	listeners []*listener // in force, replaced as a whole
+	serving   bool
+	closing   bool
 }
 
 // New makes a gateway; it returns every fault of the configuration.
@@ -45,7 +49,7 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Available == nil {
 		cfg.Available = func() bool { return true }
 	}
-	g := &Gateway{cfg: cfg, log: cfg.Logger, done: make(chan struct{})}
+	g := &Gateway{cfg: cfg, log: cfg.Logger, done: make(chan struct{}), failed: make(chan error, 1)}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -71,7 +75,7 @@ func New(cfg Config) (*Gateway, error) {
 // Listen binds every address, the admin listener's too, or none. From then on
 // clients can connect; they are answered once Serve runs.
 func (g *Gateway) Listen() error {
-	for _, l := range g.listeners {
+	for _, l := range g.current() {
 		if err := l.listen(); err != nil {
 			g.unlisten()
 			return fmt.Errorf("gateway: %w", err)
@@ -87,7 +91,7 @@ func (g *Gateway) Listen() error {
 }
 
 func (g *Gateway) unlisten() {
-	for _, l := range g.listeners {
+	for _, l := range g.current() {
 		if l.socket != nil {
 			_ = l.socket.Close()
 		}
@@ -97,8 +101,9 @@ func (g *Gateway) unlisten() {
 // Addresses returns where the listeners are bound, in their order; only after
 // Listen.
 func (g *Gateway) Addresses() []net.Addr {
-	addresses := make([]net.Addr, len(g.listeners))
-	for i, l := range g.listeners {
+	listeners := g.current()
+	addresses := make([]net.Addr, len(listeners))
+	for i, l := range listeners {
 		addresses[i] = l.socket.Addr()
 	}
 	return addresses
@@ -124,25 +129,14 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	if !g.begin() {
 		return errors.New("gateway: Serve was called before, or after Shutdown")
 	}
-	failed := make(chan error, len(g.listeners)+1)
-	run := func(serve func() error) {
-		g.running.Go(func() {
-			if err := serve(); err != nil {
-				failed <- err
-			}
-		})
-	}
-	for _, l := range g.listeners {
-		run(l.serve)
-	}
 	if g.admin != nil {
-		run(g.admin.serve)
+		g.serve(g.admin.serve)
 	}
 	var err error
 	select {
 	case <-g.done:
 		return nil
-	case err = <-failed:
+	case err = <-g.failed:
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -152,8 +146,8 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	return fmt.Errorf("gateway: %w", err)
 }
 
-// begin starts the background work of all routes; false when that was done
-// before or the gateway is closed.
+// begin starts all listeners and the background work of their routes; false
+// when that was done before or the gateway is closed.
 func (g *Gateway) begin() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -163,49 +157,9 @@ func (g *Gateway) begin() bool {
 	g.serving = true
 	for _, l := range g.listeners {
 		l.table.start()
+		g.serve(l.serve)
 	}
 	return true
-}
-
-// Reload puts other routes in force, reads certificates again, and lets
-// requests under way finish on the routes they began on. Addresses, TLS on or
-// off and the choice of HTTP or TCP cannot change. On an error nothing has
-// changed.
-func (g *Gateway) Reload(listeners []Listener) error {
-	changed := g.cfg
-	changed.Listeners = listeners
-	if err := changed.validate(); err != nil {
-		return err
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closing {
-		return errors.New("gateway: shutting down")
-	}
-	if err := sameSockets(g.listeners, listeners); err != nil {
-		return fmt.Errorf("gateway: %w", err)
-	}
-	next := make([]prepared, len(listeners))
-	for i, lc := range listeners {
-		var err error
-		if next[i], err = prepare(g, lc); err != nil {
-			for _, p := range next[:i] {
-				p.table.close()
-			}
-			return fmt.Errorf("gateway: listeners[%d]: %w", i, err)
-		}
-	}
-	for i, l := range g.listeners {
-		old := l.install(next[i])
-		if g.serving {
-			next[i].table.start()
-		}
-		g.running.Go(func() {
-			old.users.Wait()
-			old.close()
-		})
-	}
-	return nil
 }
 
 // Shutdown stops accepting, closes idle connections, and waits for requests
@@ -217,6 +171,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.mu.Lock()
 	first := !g.closing
 	g.closing = true
+	listeners := g.listeners // for good: no Reload from here on
 	g.mu.Unlock()
 	if !first {
 		<-g.done // the first call's context decides how long that takes
@@ -225,20 +180,20 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	defer close(g.done)
 
 	var stopping sync.WaitGroup
-	for _, l := range g.listeners {
+	for _, l := range listeners {
 		stopping.Go(func() { l.stop(ctx) })
 	}
 	stopping.Go(func() { g.partFromSockets(ctx) })
 	err := g.sessions.wait(ctx)
 	g.cut()
-	for _, l := range g.listeners {
+	for _, l := range listeners {
 		l.close()
 	}
 	for _, s := range g.sessions.all(nil) {
 		_ = s.conn.Close()
 	}
 	stopping.Wait()
-	for _, l := range g.listeners {
+	for _, l := range listeners {
 		l.table.users.Wait()
 		l.table.close()
 	}

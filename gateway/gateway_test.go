@@ -244,8 +244,7 @@ func TestReloadRefusesWhatItCannotDo(t *testing.T) {
 	cert, key := certificate(t)
 	for name, listeners := range map[string][]Listener{
 		"none":    nil,
-		"more":    {cfg.Listeners[0], {Address: "127.0.0.1:0", Upstream: &good}},
-		"moved":   {{Address: "127.0.0.1:1", Upstream: &good}},
+		"limits":  {{Address: "127.0.0.1:0", Upstream: &good, Limits: Limits{Header: 1 << 20}}},
 		"TLS":     {{Address: "127.0.0.1:0", Upstream: &good, TLS: &TLSFiles{Cert: cert, Key: key}}},
 		"TCP":     {{Address: "127.0.0.1:0", TCP: &TCP{Target: "127.0.0.1:1"}}},
 		"invalid": {{Address: "127.0.0.1:0", Upstream: &Upstream{}}},

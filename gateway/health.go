@@ -8,16 +8,16 @@ import (
 )
 
 // watch checks one target until ctx ends, at once and then once an interval.
-func (p *pool) watch(ctx context.Context, t *target) {
-	tick := time.NewTicker(p.cfg.Health.Interval)
+func (g *Gateway) watch(ctx context.Context, t *target, interval time.Duration, check func(context.Context) error) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		err := p.check(ctx, t)
+		err := check(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if was := t.sick.Swap(err != nil); was != (err != nil) {
-			p.g.log.Warn("upstream health changed", "upstream", t.id, "healthy", err == nil, "err", err)
+			g.log.Warn("upstream health changed", "upstream", t.id, "healthy", err == nil, "err", err)
 		}
 		if err == nil {
 			t.answered()

@@ -26,10 +26,10 @@ const (
 type listener struct {
 	// Fixed after construction.
 	g           *Gateway
-	address     string                           // as configured
-	certificate *atomic.Pointer[tls.Certificate] // nil: plain
-	server      *http.Server                     // nil: raw TCP
-	socket      *net.TCPListener                 // set by listen
+	address     string                  // as configured
+	certificate atomic.Pointer[keyPair] // holds nil: plain, for good
+	server      *http.Server            // nil: raw TCP
+	socket      *net.TCPListener        // set by listen
 
 	mu    sync.RWMutex // a leaf
 	table *table
@@ -38,17 +38,16 @@ type listener struct {
 // prepared is what a reload replaces.
 type prepared struct {
 	table       *table
-	certificate *tls.Certificate
+	certificate *keyPair // nil: plain
 }
 
 func prepare(g *Gateway, lc Listener) (prepared, error) {
 	var p prepared
 	if lc.TLS != nil {
-		c, err := tls.LoadX509KeyPair(lc.TLS.Cert, lc.TLS.Key)
-		if err != nil {
+		var err error
+		if p.certificate, err = newKeyPair(*lc.TLS, g.log); err != nil {
 			return prepared{}, err
 		}
-		p.certificate = &c
 	}
 	var err error
 	p.table, err = newTable(g, lc)
@@ -61,10 +60,7 @@ func newListener(g *Gateway, lc Listener) (*listener, error) {
 		return nil, err
 	}
 	l := &listener{g: g, address: lc.Address, table: p.table}
-	if p.certificate != nil {
-		l.certificate = &atomic.Pointer[tls.Certificate]{}
-		l.certificate.Store(p.certificate)
-	}
+	l.certificate.Store(p.certificate)
 	if lc.TCP == nil {
 		l.server = &http.Server{
 			Handler:           l,
@@ -75,7 +71,7 @@ func newListener(g *Gateway, lc Listener) (*listener, error) {
 			BaseContext:       func(net.Listener) context.Context { return g.life },
 			ConnContext:       withSession,
 		}
-		if l.certificate != nil {
+		if p.certificate != nil {
 			l.server.TLSConfig = l.tlsConfig()
 		}
 	}
@@ -85,20 +81,21 @@ func newListener(g *Gateway, lc Listener) (*listener, error) {
 // install puts what a reload has prepared in force and returns the routes
 // that were.
 func (l *listener) install(p prepared) (old *table) {
-	if p.certificate != nil {
-		l.certificate.Store(p.certificate)
-	}
+	l.certificate.Store(p.certificate)
 	return l.swap(p.table)
 }
 
 func (l *listener) tlsConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return l.certificate.Load(), nil },
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return l.certificate.Load().get(hello) },
 	}
 }
 
 func (l *listener) listen() error {
+	if l.socket != nil {
+		return nil
+	}
 	socket, err := listenTCP(l.address)
 	l.socket = socket
 	return err
@@ -120,7 +117,7 @@ func (l *listener) serve() error {
 		return errors.New("Serve before Listen")
 	case l.server == nil:
 		err = l.acceptTCP()
-	case l.certificate != nil:
+	case l.certificate.Load() != nil:
 		err = l.server.ServeTLS(&countingListener{l.socket, l}, "", "")
 	default:
 		err = l.server.Serve(&countingListener{l.socket, l})

@@ -77,7 +77,8 @@ func (p *pool) start() {
 	ctx, cancel := context.WithCancel(p.g.life)
 	p.stopCheck = cancel
 	for _, t := range p.targets {
-		p.g.running.Go(func() { p.watch(ctx, t) })
+		check := func(ctx context.Context) error { return p.check(ctx, t) }
+		p.g.running.Go(func() { p.g.watch(ctx, t, p.cfg.Health.Interval, check) })
 	}
 }
 

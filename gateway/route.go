@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"path"
@@ -16,6 +15,7 @@ const (
 	kindFiles    = "files"
 	kindTCP      = "tcp"
 	kindHTTP     = "http" // connections only; a request has a route
+	kindRedirect = "redirect"
 	kindNone     = "none" // no route matched
 )
 
@@ -32,10 +32,11 @@ type table struct {
 
 // route is one way through the gateway.
 type route struct {
-	name    string // for people: "api.example.test/v1/"
-	kind    string // kindUpstream, kindFiles, or a name in Config.Handlers
-	host    string // lower case; "" any; ".example.test" for the wildcard
-	prefix  string // without the slash at its end; "" matches every path
+	name    string   // for people: "api.example.test/v1/"
+	kind    string   // kindUpstream, kindFiles, or a name in Config.Handlers
+	host    string   // lower case; "" any; ".example.test" for the wildcard
+	methods []string // none: any
+	prefix  string   // without the slash at its end; "" matches every path
 	handler http.Handler
 	limiter *limiter // nil: no limit
 	maxBody int64    // bytes; 0: the listener's limit; negative: none
@@ -49,7 +50,13 @@ var noRoute = &route{kind: kindNone}
 func newTable(g *Gateway, l Listener) (*table, error) {
 	t := &table{limits: l.Limits.withDefaults()}
 	if l.TCP != nil {
-		t.tcp = &tcpRoute{target: l.TCP.Target}
+		t.tcp = newTCPRoute(g, *l.TCP)
+		t.starts, t.closers = append(t.starts, t.tcp.start), append(t.closers, t.tcp.close)
+		return t, nil
+	}
+	if l.Redirect != "" {
+		port, _ := redirectPort(l.Redirect)
+		t.routes = []*route{{name: "/", kind: kindRedirect, handler: redirect{g, port}}}
 		return t, nil
 	}
 	for _, r := range l.effectiveRoutes() {
@@ -58,6 +65,7 @@ func newTable(g *Gateway, l Listener) (*table, error) {
 			host:    strings.TrimPrefix(strings.ToLower(r.Host), "*"),
 			prefix:  strings.TrimSuffix(r.Path, "/"),
 			maxBody: r.MaxBody,
+			methods: r.Methods,
 		}
 		if r.Rate != nil {
 			made.limiter = newLimiter(r.Rate.withDefaults())
@@ -100,11 +108,11 @@ func (t *table) close() {
 	}
 }
 
-// match returns the first route for a normalised host and a clean path, or
-// noRoute.
-func (t *table) match(host, path string) *route {
+// match returns the first route for a normalised host, a clean path and a
+// method, or noRoute.
+func (t *table) match(host, path, method string) *route {
 	for _, r := range t.routes {
-		if r.matchesHost(host) && r.matchesPath(path) {
+		if r.matchesHost(host) && r.matchesPath(path) && r.matchesMethod(method) {
 			return r
 		}
 	}
@@ -122,6 +130,11 @@ func (r *route) matchesHost(host string) bool {
 func (r *route) matchesPath(path string) bool {
 	rest, ok := strings.CutPrefix(path, r.prefix)
 	return ok && (rest == "" || rest[0] == '/')
+}
+
+func (r *route) matchesMethod(method string) bool {
+	return len(r.methods) == 0 || slices.Contains(r.methods, method) ||
+		method == http.MethodHead && slices.Contains(r.methods, http.MethodGet)
 }
 
 // normalHost takes the port and a final dot from a Host header and folds its
@@ -182,25 +195,4 @@ func (l *listener) swap(t *table) (old *table) {
 	defer l.mu.Unlock()
 	old, l.table = l.table, t
 	return old
-}
-
-// sameSockets reports in an error how the listeners differ in what a reload
-// cannot change.
-func sameSockets(old []*listener, changed []Listener) error {
-	if len(old) != len(changed) {
-		return fmt.Errorf("%d listeners instead of %d; a reload changes routes only, restart to add or remove listeners", len(changed), len(old))
-	}
-	for i, l := range old {
-		switch c := changed[i]; {
-		case l.address != c.Address:
-			return fmt.Errorf("listeners[%d].address: %q instead of %q; restart to change it", i, c.Address, l.address)
-		case (l.certificate != nil) != (c.TLS != nil):
-			return fmt.Errorf("listeners[%d].tls: restart to switch it on or off", i)
-		case l.server != nil && (l.server.MaxHeaderBytes != c.Limits.withDefaults().Header || l.server.ReadHeaderTimeout != c.Limits.withDefaults().HeaderTimeout):
-			return fmt.Errorf("listeners[%d].limits: restart to change header or header_timeout", i)
-		case (l.server == nil) != (c.TCP != nil):
-			return fmt.Errorf("listeners[%d]: restart to change between HTTP and TCP", i)
-		}
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -15,9 +16,6 @@ const (
 	tcpConnectTimeout   = 5 * time.Second
 	tcpHandshakeTimeout = 10 * time.Second
 )
-
-// tcpRoute passes connections to one target.
-type tcpRoute struct{ target string }
 
 // halfCloser is a connection whose writing side can be closed alone.
 type halfCloser interface {
@@ -33,11 +31,11 @@ func (l *listener) serveTCP(client *countedConn) {
 	defer t.users.Done()
 	s := client.session
 	s.mu.Lock()
-	s.state, s.route = stateConnecting, t.tcp.target
+	s.state, s.route = stateConnecting, strings.Join(t.tcp.cfg.targets(), " ")
 	s.mu.Unlock()
 
 	var down halfCloser = client
-	if l.certificate != nil {
+	if l.certificate.Load() != nil {
 		secure := tls.Server(client, l.tlsConfig())
 		ctx, cancel := context.WithTimeout(l.g.life, tcpHandshakeTimeout)
 		err := secure.HandshakeContext(ctx)
@@ -48,40 +46,43 @@ func (l *listener) serveTCP(client *countedConn) {
 		}
 		down = secure
 	}
-	up, err := t.tcp.connect(l.g.life)
+	up, to, err := t.tcp.connect(l.g.life)
 	if err != nil {
 		why := failureOf(l.g.life, nil, err)
 		l.g.metrics.failures.WithLabelValues(string(why)).Inc()
-		l.g.log.Warn("tcp: no connection to the target", "conn", s.id, "listener", l.address, "upstream", t.tcp.target, "reason", why, "err", err)
+		l.g.log.Warn("tcp: no connection to the target", "conn", s.id, "listener", l.address, "upstream", s.route, "reason", why, "err", err)
 		return
 	}
+	defer to.pending.Add(-1)
 	defer up.Close()
-	s.setState(stateOpen)
-	err = l.pipe(s, down, up)
-	l.g.log.Debug("tcp: session ended", "conn", s.id, "listener", l.address, "upstream", t.tcp.target,
+	s.mu.Lock()
+	s.state, s.route = stateOpen, to.id
+	s.mu.Unlock()
+	err = l.pipe(s, down, up, t.tcp.cfg.Idle)
+	l.g.log.Debug("tcp: session ended", "conn", s.id, "listener", l.address, "upstream", to.id,
 		"in", s.in.Load(), "out", s.out.Load(), "duration", time.Since(s.since), "err", err)
-}
-
-func (t *tcpRoute) connect(ctx context.Context) (*net.TCPConn, error) {
-	d := net.Dialer{Timeout: tcpConnectTimeout}
-	c, err := d.DialContext(ctx, "tcp", t.target)
-	if err != nil {
-		return nil, &dialError{err}
-	}
-	return c.(*net.TCPConn), nil
 }
 
 // pipe passes bytes both ways. The end of one direction is passed on as a
 // half-close and leaves the other flowing; an error in one means that nothing
-// can flow in either, since both use the same two connections. It returns the
-// first error.
-func (l *listener) pipe(s *session, down, up halfCloser) error {
+// can flow in either, since both use the same two connections; so does idle
+// time, if that is limited. It returns what went wrong.
+func (l *listener) pipe(s *session, down, up halfCloser, idle time.Duration) error {
 	closeBoth := func() { _ = down.Close(); _ = up.Close() }
 	stop := context.AfterFunc(l.g.life, closeBoth)
 	defer stop()
+	flows := func() {}
+	if idle > 0 {
+		timer := time.AfterFunc(idle, func() {
+			l.g.metrics.failures.WithLabelValues(string(reasonIdle)).Inc()
+			closeBoth()
+		})
+		defer timer.Stop()
+		flows = func() { timer.Reset(idle) }
+	}
 
 	direction := func(dst, src halfCloser, done chan<- error) {
-		err := copyBounded(dst, src)
+		err := copyBounded(dst, src, flows)
 		if err == nil {
 			s.setState(stateHalfClosed)
 			err = dst.CloseWrite()
@@ -98,10 +99,23 @@ func (l *listener) pipe(s *session, down, up halfCloser) error {
 }
 
 // copyBounded copies until src ends, through one small buffer: a slow
-// receiver slows the sender down instead of filling memory.
-func copyBounded(dst io.Writer, src io.Reader) error {
+// receiver slows the sender down instead of filling memory. It calls flows for
+// each piece.
+func copyBounded(dst io.Writer, src io.Reader, flows func()) error {
 	buf := copyBuffers.Get()
 	defer copyBuffers.Put(buf)
-	_, err := io.CopyBuffer(writerOnly{dst}, readerOnly{src}, buf)
+	_, err := io.CopyBuffer(writerOnly{dst}, readerOnly{pieces{src, flows}}, buf)
 	return err
+}
+
+// pieces tells of each piece that is read.
+type pieces struct {
+	io.Reader
+	flows func()
+}
+
+func (p pieces) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	p.flows()
+	return n, err
 }

@@ -106,8 +106,14 @@ func (v *validator) listener(at string, l Listener) {
 			v.fault(at+".tls", "%v", err)
 		}
 	}
-	if n := count(len(l.Routes) > 0, l.Upstream != nil, l.Files != nil, l.TCP != nil); n != 1 {
-		v.fault(at, "has %d of routes, upstream, files and tcp; exactly one is needed", n)
+	if n := count(len(l.Routes) > 0, l.Upstream != nil, l.Files != nil, l.TCP != nil, l.Redirect != ""); n != 1 {
+		v.fault(at, "has %d of routes, upstream, files, tcp and redirect; exactly one is needed", n)
+	}
+	if _, ok := redirectPort(l.Redirect); l.Redirect != "" && !ok {
+		v.fault(at+".redirect", `%q is neither "https" nor "https:" and a port`, l.Redirect)
+	}
+	if l.Redirect != "" && l.TLS != nil {
+		v.fault(at+".tls", "a listener that redirects to TLS has none")
 	}
 	for i, r := range l.Routes {
 		v.route(fmt.Sprintf("%s.routes[%d]", at, i), r)
@@ -116,7 +122,24 @@ func (v *validator) listener(at string, l Listener) {
 	v.upstream(at+".upstream", l.Upstream)
 	v.files(at+".files", l.Files)
 	if l.TCP != nil {
-		v.address(at+".tcp.target", l.TCP.Target)
+		v.tcp(at+".tcp", *l.TCP)
+	}
+}
+
+func (v *validator) tcp(at string, t TCP) {
+	if (t.Target == "") == (len(t.Targets) == 0) {
+		v.fault(at, "has %d of target and targets; exactly one is needed", count(t.Target != "", len(t.Targets) > 0))
+	}
+	if t.Target != "" {
+		v.address(at+".target", t.Target)
+	}
+	for i, target := range t.Targets {
+		v.address(fmt.Sprintf("%s.targets[%d]", at, i), target)
+	}
+	v.notNegative(at+".idle", t.Idle)
+	if t.Health != nil {
+		v.notNegative(at+".health.interval", t.Health.Interval)
+		v.notNegative(at+".health.timeout", t.Health.Timeout)
 	}
 }
 
@@ -131,6 +154,11 @@ func (v *validator) route(at string, r Route) {
 	}
 	if n := count(r.Use != "", r.Upstream != nil, r.Files != nil); n != 1 {
 		v.fault(at, "has %d of use, upstream and files; exactly one is needed", n)
+	}
+	for i, m := range r.Methods {
+		if m == "" || m != strings.ToUpper(m) {
+			v.fault(fmt.Sprintf("%s.methods[%d]", at, i), "%q is no method in upper case, such as GET", m)
+		}
 	}
 	if r.Use != "" && !slices.Contains(v.uses, r.Use) {
 		v.fault(at+".use", "%q is unknown; allowed: %s", r.Use, strings.Join(v.uses, ", "))

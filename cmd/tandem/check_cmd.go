@@ -4,12 +4,16 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/seed-6230208e/tandem/gateway"
 )
 
 func checkCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	printTable, asJSON := false, false
+	c := &cobra.Command{
 		Use:   "check --config FILE",
 		Short: "Validate a configuration file",
 		Long: `Validate a configuration file, with what the environment and flags change in it.
@@ -22,12 +26,31 @@ Every fault is reported as file:line:column: what is wrong, what is allowed.`,
 				return errors.New("name the file: --config FILE")
 			}
 			return action(func(*cobra.Command, []string) error {
-				if _, err := a.load(); err != nil {
+				cfg, err := a.load()
+				if err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(a.stdout, "%s: ok\n", file)
+				if printTable {
+					return a.showRoutes(gateway.Describe(gatewayListeners(cfg)), asJSON)
+				}
+				_, err = fmt.Fprintf(a.stdout, "%s: ok\n", file)
 				return err
 			})(c, args)
 		},
 	}
+	c.Flags().BoolVar(&printTable, "print", false, "print the effective table of routes, in the order in which they are tried")
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func (a *app) showRoutes(routes []gateway.RouteInfo, asJSON bool) error {
+	rows := table{{"LISTENER", "HOST", "PATH", "METHODS", "KIND", "TO", "LOGIN"}}
+	for _, r := range routes {
+		listener := r.Listener
+		if r.TLS {
+			listener += " (tls)"
+		}
+		rows = append(rows, []string{listener, r.Host, r.Path, strings.Join(r.Methods, " "), r.Kind, strings.Join(r.To, " "), r.Login})
+	}
+	return a.show(asJSON, routes, rows)
 }

@@ -188,12 +188,13 @@ func gatewayListeners(cfg *config.Config) []gateway.Listener {
 			TLS:      (*gateway.TLSFiles)(l.TLS),
 			Upstream: gatewayUpstream(l.Upstream),
 			Files:    gatewayFiles(l.Files),
-			TCP:      (*gateway.TCP)(l.TCP),
+			TCP:      gatewayTCP(l.TCP),
+			Redirect: l.Redirect,
 			Limits:   gatewayLimits(l.Limits),
 		}
 		for _, r := range l.Routes {
 			list[i].Routes = append(list[i].Routes, gateway.Route{
-				Host: r.Host, Path: r.Path, Use: r.Use,
+				Host: r.Host, Path: r.Path, Methods: r.Methods, Use: r.Use,
 				Files:    gatewayFiles(r.Files),
 				Upstream: gatewayUpstream(r.Upstream),
 				MaxBody:  int64(r.MaxBody),
@@ -202,6 +203,17 @@ func gatewayListeners(cfg *config.Config) []gateway.Listener {
 		}
 	}
 	return list
+}
+
+func gatewayTCP(t *config.TCP) *gateway.TCP {
+	if t == nil {
+		return nil
+	}
+	made := &gateway.TCP{Target: t.Target, Targets: t.Targets, Idle: t.Idle}
+	if t.Health != nil {
+		made.Health = &gateway.Health{Interval: t.Health.Interval, Timeout: t.Health.Timeout}
+	}
+	return made
 }
 
 func gatewayLimits(l config.ListenerLimits) gateway.Limits {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,8 @@ const availabilityEvery = 100 * time.Millisecond
 type lifecycle struct {
 	draining atomic.Bool
 	informed atomic.Bool // the sockets have been told that Redis is there
+
+	reloading sync.Mutex // one reload at a time; held while files are read
 }
 
 // announce says where the replica listens: to people as the start banner, to
@@ -153,7 +156,11 @@ func (r *replica) followReloads(ctx context.Context, reload <-chan os.Signal) {
 	}
 }
 
+// reload puts the configuration in force as it is now, or returns its faults,
+// one a line.
 func (r *replica) reload() error {
+	r.reloading.Lock()
+	defer r.reloading.Unlock()
 	cfg, err := r.cfg.Reload()
 	if err != nil {
 		return err

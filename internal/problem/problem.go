@@ -23,6 +23,7 @@ type Problem struct {
 	Detail     string        // what was wrong with this request and what is allowed
 	RetryAfter time.Duration // > 0: Retry-After header, rounded up to seconds
 	RequestID  string        // extension member "request_id", empty: left out
+	Faults     []string      // extension member "faults": each thing that is wrong, none: left out
 }
 
 type document struct {
@@ -32,6 +33,8 @@ type document struct {
 	Detail    string `json:"detail,omitempty"`
 	Code      string `json:"code,omitempty"`
 	RequestID string `json:"request_id,omitempty"`
+
+	Faults []string `json:"faults,omitempty"`
 }
 
 // From turns an error of the session store into a problem. What is not known
@@ -66,7 +69,7 @@ func JSON(w http.ResponseWriter, p Problem) {
 	// The status is out; an error now means that the client has gone.
 	_ = json.NewEncoder(w).Encode(document{
 		Type: "about:blank", Title: http.StatusText(p.Status), Status: p.Status,
-		Detail: p.Detail, Code: p.Code, RequestID: p.RequestID,
+		Detail: p.Detail, Code: p.Code, RequestID: p.RequestID, Faults: p.Faults,
 	})
 }
 

@@ -32,10 +32,12 @@ var checks = map[string]func(p place, text string) (string, error){
 	"keys":       checkKeys,
 	"match":      checkMatch,
 	"network":    checkNetwork,
+	"method":     checkMethod,
 	"origin":     checkOrigin,
 	"path":       checkPath,
 	"pattern":    checkPattern,
 	"redis":      checkRedis,
+	"redirect":   checkRedirect,
 	"target":     checkTarget,
 	"token":      checkToken,
 	"url":        checkURL,
@@ -115,6 +117,23 @@ func checkMatch(_ place, text string) (string, error) {
 		return "", fmt.Errorf("%s is neither a directory nor a pattern; write a directory such as assets/, with a slash at its end, or a pattern for file names such as *.html", quote(text))
 	}
 	return text, nil
+}
+
+func checkRedirect(_ place, text string) (string, error) {
+	port, ok := strings.CutPrefix(text, "https:")
+	if text != "https" && !(ok && isPort(port)) {
+		return "", fmt.Errorf("%s is no redirect; write https, or https:443 with the port that clients see", quote(text))
+	}
+	return text, nil
+}
+
+var method = regexp.MustCompile(`^[A-Za-z-]{1,20}$`)
+
+func checkMethod(_ place, text string) (string, error) {
+	if !method.MatchString(text) {
+		return "", fmt.Errorf("%s is not a method; write one such as GET or POST", quote(text))
+	}
+	return strings.ToUpper(text), nil
 }
 
 func checkHeader(_ place, text string) (string, error) {

@@ -60,6 +60,8 @@ type Listener struct {
 	Files    *Files    `yaml:"files" doc:"Instead of routes: everything is files."`
 	TCP      *TCP      `yaml:"tcp" doc:"Instead of routes: no HTTP; bytes are passed to a server as they come."`
 
+	Redirect string `yaml:"redirect" check:"redirect" doc:"Instead of routes: \"https\" sends every request to the same URL over TLS (308), at the port of the first listener with tls; \"https:443\" names the port that clients see."`
+
 	Limits ListenerLimits `yaml:"limits" doc:"What clients may take of this listener."`
 }
 
@@ -83,6 +85,7 @@ type TLS struct {
 type Route struct {
 	Host     string    `yaml:"host" auto:"any" check:"host" doc:"Requests for this host only, whatever the port; \"*.example.test\" is every name with one more label."`
 	Path     string    `yaml:"path" default:"/" required:"true" check:"path" doc:"Requests whose path begins with this, at a segment: \"/assets/\" and \"/assets\" match \"/assets/a\", not \"/assetsb\"."`
+	Methods  []string  `yaml:"methods" auto:"all" check:"method" doc:"Requests with these methods only, such as [GET, POST]; HEAD goes with GET."`
 	Use      string    `yaml:"use" enum:"documents|pairs|webapp" doc:"A part of Tandem."`
 	Files    *Files    `yaml:"files" doc:"Static files."`
 	Upstream *Upstream `yaml:"upstream" doc:"Servers of yours."`
@@ -111,9 +114,18 @@ type CacheRule struct {
 	Control string `yaml:"control" required:"true" check:"header" doc:"The header's value, such as \"no-cache\", or \"public, max-age=31536000, immutable\" for names that change with the content."`
 }
 
-// TCP is a server that raw connections are passed to.
+// TCP is one or more servers that raw connections are passed to.
 type TCP struct {
-	Target string `yaml:"target" required:"true" check:"target" doc:"host:port."`
+	Target  string        `yaml:"target" check:"target" doc:"host:port of the server."`
+	Targets []string      `yaml:"targets" check:"target" doc:"Instead of target: several servers, of which the one with the fewest connections is taken. One that cannot be reached is passed over for a while."`
+	Idle    time.Duration `yaml:"idle" default:"0s" min:"0s" doc:"A session is ended when no byte flows for so long. 0s: never."`
+	Health  *TCPHealth    `yaml:"health" doc:"Connect to the targets to see whether they are there. Left out: only failures of real connections count."`
+}
+
+// TCPHealth is an active check of raw targets.
+type TCPHealth struct {
+	Interval time.Duration `yaml:"interval" default:"10s" min:"100ms" doc:"Time between two checks of a target."`
+	Timeout  time.Duration `yaml:"timeout" default:"2s" min:"1ms" doc:"A connection that takes longer is none."`
 }
 
 // Upstream is a set of servers with the same content.

@@ -203,16 +203,21 @@ func (v *validator) listener(i int) {
 	if v.bad[path] {
 		return
 	}
-	kinds := v.present(path, "routes", "upstream", "files", "tcp")
+	kinds := v.present(path, "routes", "upstream", "files", "tcp", "redirect")
 	switch {
 	case len(kinds) > 1:
-		v.fault(join(path, kinds[1]), "a listener has one of routes, upstream, files and tcp; this one has %s", strings.Join(kinds, " and "))
+		v.fault(join(path, kinds[1]), "a listener has one of routes, upstream, files, tcp and redirect; this one has %s", strings.Join(kinds, " and "))
 	case len(kinds) == 0:
 		l.Routes = standardRoutes()
 	case kinds[0] == "routes" && len(l.Routes) == 0 && !v.bad[join(path, "routes")]:
 		v.fault(join(path, "routes"), "is empty; write at least one route, or leave the key out for the web app")
+	case kinds[0] == "redirect" && l.TLS != nil:
+		v.fault(join(path, "tls"), "a listener that redirects to TLS has none; leave it out")
 	case kinds[0] == "tcp" && l.TLS != nil:
 		v.fault(join(path, "tls"), "a tcp listener passes bytes as they come, and has no tls; leave it out")
+	}
+	if l.TCP != nil && !v.bad[join(path, "tcp")] && !v.partial[join(path, "tcp")] && len(v.present(join(path, "tcp"), "target", "targets")) != 1 {
+		v.fault(join(path, "tcp"), "has one of target and targets")
 	}
 	for j := range l.Routes {
 		v.route(l.Routes, j, path)
@@ -245,7 +250,7 @@ func (v *validator) route(routes []Route, j int, listener string) {
 		v.fault(path, "says not what answers; write one of use (documents, pairs, webapp), files and upstream")
 	}
 	for k, earlier := range routes[:j] {
-		if earlier.Host == r.Host && earlier.Path == r.Path && !v.bad[join(path, "path")] {
+		if earlier.Host == r.Host && earlier.Path == r.Path && len(earlier.Methods) == 0 && !v.bad[join(path, "path")] {
 			v.fault(path, "is never reached: routes[%d] has the same host and path, and the first match wins", k)
 			return
 		}
