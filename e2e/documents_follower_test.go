@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -168,13 +169,13 @@ func (f *follower) live(ctx context.Context) error {
 }
 
 func (f *follower) dial(ctx context.Context) (*websocket.Conn, error) {
-	d := websocket.Dialer{HandshakeTimeout: 5 * time.Second, NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
-		if err == nil && f.small {
-			err = conn.(*net.TCPConn).SetReadBuffer(128 << 10)
+	dialer := &net.Dialer{}
+	if f.small { // set later, what was promised already is dropped and comes when the kernel sees fit
+		dialer.Control = func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 64<<10) })
 		}
-		return conn, err
-	}}
+	}
+	d := websocket.Dialer{HandshakeTimeout: 5 * time.Second, NetDialContext: dialer.DialContext}
 	header := http.Header{}
 	for _, c := range f.cookies {
 		header.Add("Cookie", c.Name+"="+c.Value)

@@ -161,6 +161,11 @@ func (l *ledger) await(t *testing.T, acked int) {
 			last, since = sum, time.Now()
 		}
 		if time.Since(since) > time.Minute {
+			for _, f := range l.followers {
+				if n := int(f.acked.Load()); n < f.publish {
+					t.Logf("%s has %d of %d in %s acknowledged, and is at %v", f.name, n, f.publish, f.document, *f.reached.Load())
+				}
+			}
 			t.Fatalf("%d of %d operations acknowledged, none in the last minute", sum, acked)
 		}
 		return fmt.Errorf("%d of %d operations acknowledged", sum, acked)
