@@ -34,6 +34,12 @@ func (c CloseCode) Retry() bool {
 	return false
 }
 
+// many reports whether a close with c comes to many clients at once, who must
+// not all come back at once: each is told a delay of its own before it.
+func (c CloseCode) many() bool {
+	return c == CloseGoingAway || c == CloseRestart || c == CloseRedisAwayLong
+}
+
 // closing is a decision to close: the code and the reason, which is sent,
 // logged and, being from a closed set, a metric label.
 type closing struct {

@@ -95,6 +95,7 @@ type DocumentsConfig struct {
 type Limits struct {
 	ConnectionsPerSession int // over all that Config.Places counts
 	ConnectionsPerUser    int // the same
+	UpgradesPerSecond     int // of this replica, documents and pairs, with bursts of twice that; the rest is told when to come back
 	FramesPerSecond       int // per connection, with bursts of twice that
 	OperationsPerSecond   int // per connection, with bursts of twice that
 }
@@ -138,6 +139,7 @@ func (c Config) withDefaults() (Config, error) {
 	}{
 		{"Limits.ConnectionsPerSession", c.Limits.ConnectionsPerSession},
 		{"Limits.ConnectionsPerUser", c.Limits.ConnectionsPerUser},
+		{"Limits.UpgradesPerSecond", c.Limits.UpgradesPerSecond},
 		{"Limits.FramesPerSecond", c.Limits.FramesPerSecond},
 		{"Limits.OperationsPerSecond", c.Limits.OperationsPerSecond},
 	} {

@@ -113,7 +113,7 @@ func newConn(h *Hub, ws *websocket.Conn, a admission) *conn {
 	}
 	c.changed.L = &c.mu
 	c.out.redisUp = true
-	h.metrics.states[stateConnecting].Add(1)
+	h.metrics.enter(stateConnecting)
 	return c
 }
 
@@ -186,6 +186,13 @@ func (c *conn) close(why closing) {
 	}
 	c.closing = &why
 	c.closeBy = time.Now().Add(closeTimeout)
+	switch {
+	case !why.code.many():
+		c.out.reconnect = nil
+	case c.bye == nil: // else sendOff has told
+		after := c.hub.delay()
+		c.out.reconnect = &after
+	}
 	c.setStateLocked(stateClosing)
 	for _, t := range []*time.Timer{c.auth, c.beat, c.bye, c.again} {
 		if t != nil {
@@ -237,7 +244,7 @@ func (c *conn) finish() {
 	c.mu.Unlock()
 	c.hub.cfg.Places.Release(c.place)
 	c.hub.unregister(c, who.handle)
-	c.hub.metrics.states[stateClosing].Add(-1)
+	c.hub.metrics.leave(stateClosing)
 	c.hub.metrics.closed(why)
 	c.logger().Info("socket closed", "code", int(why.code), "reason", why.reason,
 		"bytes_in", c.bytesIn.Load(), "bytes_out", c.bytesOut.Load())
@@ -269,8 +276,8 @@ func (c *conn) setStateLocked(s state) {
 	if c.state == stateClosing {
 		return
 	}
-	c.hub.metrics.states[c.state].Add(-1)
-	c.hub.metrics.states[s].Add(1)
+	c.hub.metrics.leave(c.state)
+	c.hub.metrics.enter(s)
 	c.state = s
 }
 

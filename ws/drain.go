@@ -29,7 +29,7 @@ func (h *Hub) Drain(ctx context.Context) error {
 	deadline, _ := ctx.Deadline()
 	spread := min(h.cfg.Drain.Spread, max(0, time.Until(deadline)-farewell))
 	for _, c := range h.live() {
-		c.sendOff(time.Duration(rand.Int64N(int64(spread) + 1)))
+		c.sendOff(rand.N(spread + 1))
 	}
 	select {
 	case <-h.empty:
@@ -49,8 +49,12 @@ func (h *Hub) isDraining() bool {
 	return h.draining
 }
 
+// delay is when one of many who are closed at once should come back.
+func (h *Hub) delay() time.Duration { return rand.N(h.cfg.Drain.Spread + 1) }
+
 // sendOff tells the client to reconnect after that long, and closes the
-// connection some time later if it is still there.
+// connection some time later if it is still there: as soon as all that waits
+// for it has been sent, and soon in any case.
 func (c *conn) sendOff(after time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -58,6 +62,17 @@ func (c *conn) sendOff(after time.Duration) {
 		return
 	}
 	c.out.reconnect = &after
-	c.bye = time.AfterFunc(after+farewell, func() { c.close(closeRestart) })
+	c.bye = time.AfterFunc(after+farewell, c.part)
 	c.wakeLocked()
+}
+
+// part has the writer close the connection when it has nothing more to write.
+func (c *conn) part() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing == nil {
+		c.out.parting = true
+		c.bye = time.AfterFunc(closeTimeout, func() { c.close(closeRestart) })
+		c.wakeLocked()
+	}
 }

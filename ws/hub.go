@@ -38,6 +38,7 @@ type Hub struct {
 	mu        sync.Mutex        // guards the following; nothing is locked while it is held
 	conns     map[string]socket // by ID
 	usage     usage
+	door      door
 	admitted  int // connections and upgrades under way
 	peak      int
 	documents map[string]*document
@@ -76,6 +77,7 @@ func NewHub(cfg Config) (*Hub, error) {
 		log:       cfg.Logger,
 		conns:     make(map[string]socket),
 		usage:     newUsage(),
+		door:      door{bucket: newBucket(cfg.Limits.UpgradesPerSecond)},
 		documents: make(map[string]*document),
 		values:    make(map[string]shared),
 		empty:     make(chan struct{}),

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"math"
+	"math/rand/v2"
 	"time"
 )
 
@@ -31,6 +32,34 @@ func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
 		return 0, true
 	}
 	return time.Duration(math.Ceil((1-b.tokens)/b.rate*1000)) * time.Millisecond, false
+}
+
+// door paces upgrades. Whoever has to wait is told a time of its own, so that
+// a crowd that does as told comes back as a queue and not as a crowd. It is
+// guarded by Hub.mu.
+type door struct {
+	bucket
+	promised time.Time // the last time that somebody was told
+}
+
+// maxPromise bounds the times that are told: who would have to wait for longer
+// is told any time up to it, and told again then.
+const maxPromise = 30 * time.Second
+
+// enter lets one more in, or says when to come back.
+func (d *door) enter(now time.Time) (wait time.Duration, ok bool) {
+	if _, ok = d.take(now); ok {
+		return 0, true
+	}
+	if d.promised.Before(now) {
+		d.promised = now
+	}
+	if wait = d.promised.Sub(now); wait < maxPromise {
+		d.promised = d.promised.Add(time.Duration(float64(time.Second) / d.rate))
+	} else {
+		wait = rand.N(maxPromise)
+	}
+	return wait + rand.N(time.Second), false // Retry-After has whole seconds: jitter fills them
 }
 
 // How long a client may keep being refused before it is closed with 4429,

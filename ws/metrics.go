@@ -19,6 +19,7 @@ const (
 // only where there is a registerer. Every label is from a closed set.
 type metrics struct {
 	states   [stateCount]atomic.Int64 // live connections by state
+	peaks    [stateCount]atomic.Int64 // the most of them
 	frames   *prometheus.CounterVec   // type
 	errors   *prometheus.CounterVec   // code
 	refusals *prometheus.CounterVec   // code of the problem document
@@ -66,7 +67,10 @@ func newMetrics(reg prometheus.Registerer, h *Hub) (*metrics, error) {
 		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tandem_ws_connections", Help: "Live connections, by state.",
 			ConstLabels: prometheus.Labels{"state": state(s).String()},
-		}, func() float64 { return float64(m.states[s].Load()) }))
+		}, func() float64 { return float64(m.states[s].Load()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tandem_ws_connections_state_peak", Help: "Most connections in a state at once since the start.",
+			ConstLabels: prometheus.Labels{"state": state(s).String()},
+		}, func() float64 { return float64(m.peaks[s].Load()) }))
 	}
 	for _, c := range collectors {
 		if err := reg.Register(c); err != nil {
@@ -75,6 +79,20 @@ func newMetrics(reg prometheus.Registerer, h *Hub) (*metrics, error) {
 	}
 	return m, nil
 }
+
+// enter counts a connection that comes into a state.
+func (m *metrics) enter(s state) {
+	n := m.states[s].Add(1)
+	for {
+		peak := m.peaks[s].Load()
+		if n <= peak || m.peaks[s].CompareAndSwap(peak, n) {
+			return
+		}
+	}
+}
+
+// leave counts a connection that goes out of a state.
+func (m *metrics) leave(s state) { m.states[s].Add(-1) }
 
 func (m *metrics) closed(c closing) {
 	m.closes.WithLabelValues(strconv.Itoa(int(c.code)), c.reason).Inc()

@@ -71,7 +71,7 @@ func (h *Hub) Documents() http.Handler {
 		c := newConn(h, ws, a)
 		if !h.register(c) {
 			h.discount(a)
-			h.metrics.states[stateConnecting].Add(-1)
+			h.metrics.leave(stateConnecting)
 			_ = ws.Close()
 			return
 		}
@@ -133,7 +133,14 @@ func (h *Hub) count(a admission) *problem.Problem {
 	case !h.available.Load():
 		p := problem.Unavailable("Redis is away.")
 		return &p
-	case !h.usage.admit(a.cookie, h.cfg.Limits):
+	}
+	if wait, ok := h.door.enter(time.Now()); !ok {
+		return &problem.Problem{
+			Status: http.StatusServiceUnavailable, Code: "too_many_upgrades", RetryAfter: wait,
+			Detail: "More sockets are being opened than this replica takes on at a time; come back later.",
+		}
+	}
+	if !h.usage.admit(a.cookie, h.cfg.Limits) {
 		return crowded()
 	}
 	h.admitted++

@@ -37,6 +37,7 @@ type outbox struct {
 	presCursor   uint64
 	lostPresence bool // since the last sync_request
 
+	parting   bool // drain: closed when there is nothing more to write
 	writing   bool // the writer runs
 	closeSent bool // nothing more is written
 	stopped   bool // the connection has been cleaned up
@@ -47,6 +48,7 @@ type outgoing struct {
 	text       []byte
 	broadcasts batch
 	ping       bool
+	parting    bool // all has been written: time to go
 	closing    *closing
 }
 
@@ -153,6 +155,9 @@ func (c *conn) put(out outgoing, deadline time.Time) error {
 		}
 		data := websocket.FormatCloseMessage(int(out.closing.code), out.closing.reason)
 		return c.ws.WriteControl(websocket.CloseMessage, data, deadline)
+	case out.parting:
+		c.close(closeRestart)
+		return nil
 	case out.ping:
 		return c.ws.WriteControl(websocket.PingMessage, nil, deadline)
 	default:
@@ -176,8 +181,8 @@ func (c *conn) putBroadcasts(b *batch, deadline time.Time) error {
 	return err
 }
 
-// next picks what to write: replies, then the close, then what is said
-// unasked, then operations, then presence. When there is nothing, the writer
+// next picks what to write: replies, then the close, and the time to come back
+// at before it, then what is said unasked, then operations, then presence. When there is nothing, the writer
 // has ended.
 func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
 	c.mu.Lock()
@@ -196,7 +201,7 @@ func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
 		out.text = o.takeReply()
 		c.changed.Broadcast()
 		return out, deadline, true
-	case c.closing != nil:
+	case c.closing != nil && o.reconnect == nil:
 		return outgoing{closing: c.closing}, deadline, true
 	default:
 		if out.text = c.unaskedLocked(); out.text != nil {
@@ -204,6 +209,10 @@ func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
 		}
 		if out, ok = c.broadcastLocked(); ok {
 			return out, deadline, true
+		}
+		if o.parting {
+			o.parting = false
+			return outgoing{parting: true}, deadline, true
 		}
 	}
 	o.writing = false

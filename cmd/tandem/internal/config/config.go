@@ -192,6 +192,7 @@ type Authorize struct {
 type Limits struct {
 	ConnectionsPerSession int `yaml:"connections_per_session" default:"100" min:"0" doc:"Open sockets a session."`
 	ConnectionsPerUser    int `yaml:"connections_per_user" default:"1000" min:"0" doc:"Open sockets a user."`
+	UpgradesPerSecond     int `yaml:"upgrades_per_second" default:"10000" min:"0" doc:"Sockets that one replica opens, documents and pairs, with a burst of twice that. Others are answered 503 with a Retry-After that spreads them out."`
 	FramesPerSecond       int `yaml:"frames_per_second" default:"200" min:"0" doc:"Frames of any kind."`
 	OperationsPerSecond   int `yaml:"operations_per_second" default:"100" min:"0" doc:"Operations."`
 }

@@ -53,6 +53,7 @@ func TestFaults(t *testing.T) {
 		"number for text":       {"session: {cookie: 12}", "1:19: session.cookie: is 12; text is wanted; put it in quotes"},
 		"text for number":       {"pairs: {mode: echo}\nlimits: {frames_per_second: many}", `2:29: limits.frames_per_second: is the text "many"; a whole number is wanted`},
 		"fraction":              {"limits: {frames_per_second: 1.5}", "1:29: limits.frames_per_second: is 1.5; a whole number is wanted"},
+		"negative upgrades":     {"limits: {upgrades_per_second: -1}", "1:31: limits.upgrades_per_second: -1 is too small; at least 0"},
 		"negative":              {"limits: {frames_per_second: -1}", "1:29: limits.frames_per_second: -1 is too small; at least 0"},
 		"huge":                  {"limits: {frames_per_second: 99999999999999999999}", "1:29: limits.frames_per_second: "},
 		"size":                  {"documents: {max_message: 64KB}", `1:26: documents.max_message: "64KB" is not a size; write bytes, or a number with KiB`},
