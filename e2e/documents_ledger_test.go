@@ -105,9 +105,9 @@ func (l *ledger) begin(t *testing.T, who *person) {
 	l.stop = stop
 	l.followed = new(errgroup.Group)
 	cookies := who.cookies(l.fleet.anywhere(0))
-	each := l.operations / l.documents
 	for c := range l.clients {
 		for d := range l.documents {
+			each := (l.operations + d) / l.documents // adds up
 			rng := rand.New(rand.NewPCG(l.seed, uint64(1+c*l.documents+d)))
 			f := &follower{
 				name: fmt.Sprint("client", c), document: fmt.Sprintf("%s-%d", l.name, d), cookies: cookies, rng: rng,
