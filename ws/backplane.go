@@ -140,7 +140,8 @@ type Receiver interface {
 	// receiver compares seq with what it has and reads the log for a gap.
 	Operation(epoch string, e Entry)
 
-	// Presence delivers a change of any replica's members.
+	// Presence delivers a change of any replica's members. When one is lost,
+	// a Gap comes within a heartbeat.
 	Presence(change PresenceChange)
 
 	// Gap says that announcements may have been lost (the link was cut, the

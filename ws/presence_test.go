@@ -119,6 +119,23 @@ func TestPresenceAfterAGap(t *testing.T) {
 	}
 }
 
+// News of members that are lost although nothing was cut are made up for.
+func TestLostPresenceNews(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.replica(nil), w.replica(nil)
+	onA, _ := a.join("d", w.login("7"))
+	gone, _ := b.join("d", w.login("8"))
+	onA.ExpectPresence("joined", joinedBy(gone.ID))
+	a.backplane.Drop(1)
+	onB, _ := b.join("d", w.login("8"))
+	onA.ExpectPresence("joined", joinedBy(onB.ID))
+	a.backplane.Drop(1)
+	gone.Close()
+	onA.ExpectPresence("left", func(p wstest.Presence) bool {
+		return has(p.Left, gone.ID)
+	})
+}
+
 func TestPresenceIsAnnouncedAfterAnOutage(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.replica(nil), w.replica(nil)

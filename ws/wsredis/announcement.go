@@ -13,13 +13,15 @@ import (
 // is its broadcast frame as it is; only its head is read here.
 //
 //	{"type":"operation","epoch":…,"seq":…,…}
-//	{"type":"presence","replica":…,"joined":[…],"updated":[…],"left":[…]}
+//	{"number":…,"type":"presence","replica":…,"joined":[…],"updated":[…],"left":[…]}
 //	{"type":"reset","epoch":…}                a new epoch began
 type announcement struct {
 	kind     string // kindOperation, …
 	at       ws.Position
 	frame    []byte // operation
 	replica  string // presence: incarnation whose members these are
+	number   uint64 // presence: without a gap in a document
+	first    bool   // presence: after none, or after the numbers were lost
 	presence ws.PresenceChange
 }
 
@@ -30,8 +32,8 @@ const (
 	kindInvalid   = "invalid"
 )
 
-// presenceMessage is the announcement of a presence change. Lua writes its
-// like, with left only, in reap.lua.
+// presenceMessage is the announcement of a presence change, without the number
+// that Lua puts in front. Lua writes its like, with left only, in reap.lua.
 type presenceMessage struct {
 	Type    string `json:"type"`
 	Replica string `json:"replica"`
@@ -45,14 +47,16 @@ func parseAnnouncement(payload []byte) (announcement, error) {
 	}
 	var m struct {
 		presenceMessage
-		Epoch string `json:"epoch"`
+		Number uint64 `json:"number"`
+		First  bool   `json:"first"`
+		Epoch  string `json:"epoch"`
 	}
 	if err := json.Unmarshal(payload, &m); err != nil {
 		return announcement{}, fmt.Errorf("announcement: %w", err)
 	}
 	switch {
 	case m.Type == kindPresence:
-		return announcement{kind: kindPresence, replica: m.Replica, presence: m.PresenceChange}, nil
+		return announcement{kind: kindPresence, replica: m.Replica, number: m.Number, first: m.First, presence: m.PresenceChange}, nil
 	case m.Type == kindReset && m.Epoch != "":
 		return announcement{kind: kindReset, at: ws.Position{Epoch: m.Epoch}}, nil
 	}

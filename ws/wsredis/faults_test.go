@@ -182,6 +182,34 @@ func TestPresenceRefill(t *testing.T) {
 	})
 }
 
+// The announcement of a change of members is lost though nothing is cut: found
+// by the next one, or by the tick.
+func TestLostPresenceAnnouncement(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
+		a, b, admin := startTicking(t, "a", s.Addr(), calm), startTicking(t, "b", s.Addr(), calm), s.Client(t)
+		onA := subscribe(t, a, doc)
+		if memberCount(t, a) != 0 {
+			t.Fatal("somebody is there")
+		}
+		lose := func() { // announce.lua without PUBLISH
+			pipe := admin.TxPipeline()
+			pipe.Incr(t.Context(), "tandem:presence-count:{doc:d}")
+			pipe.Expire(t.Context(), "tandem:presence-count:{doc:d}", time.Hour)
+			if _, err := pipe.Exec(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lose()
+		onA.Wait(t, "a gap for the only one", gap)
+		announce(t, b, joined("b1"))
+		onA.Wait(t, "the next", func(r wstest.Recorded) bool { return r.Joined("b1") == 1 })
+		before := onA.Recorded().Gaps
+		lose()
+		announce(t, b, joined("b2"))
+		onA.Wait(t, "a gap beside the next", func(r wstest.Recorded) bool { return r.Joined("b2") == 1 && r.Gaps > before })
+	})
+}
+
 // A member whose place was taken on another replica is not put back by its own.
 func TestReplacedMemberIsNotRefilled(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, s *redistest.Server) {

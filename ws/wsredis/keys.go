@@ -16,6 +16,7 @@ import (
 //	tandem:snapshot:{doc:ID}          hash    Retention      snapshot
 //	tandem:seen:{doc:ID}:0 … 2        hash    36 hours       append
 //	tandem:presence:{doc:ID}          hash    1 hour         announce, reap, check
+//	tandem:presence-count:{doc:ID}    string  1 hour         announce, reap, check
 //	tandem:replica:{<incarnation>}    string  half of Lease  tick
 //	tandem:places:{places}            set     1 hour         places
 //	tandem:places:{places}:<incarnation>
@@ -30,6 +31,7 @@ const (
 	snapshotPrefix = "tandem:snapshot:{doc:"
 	seenPrefix     = "tandem:seen:{doc:"
 	presencePrefix = "tandem:presence:{doc:"
+	countPrefix    = "tandem:presence-count:{doc:" // of announcements
 	leasePrefix    = "tandem:replica:{"
 	newsPrefix     = "tandem:news:{doc:"
 	probePrefix    = "tandem:probe:{"
@@ -52,6 +54,7 @@ func logKeys(document string) []string {
 }
 
 func presenceKey(document string) string     { return presencePrefix + document + "}" }
+func countKey(document string) string        { return countPrefix + document + "}" }
 func leaseKey(incarnation string) string     { return leasePrefix + incarnation + "}" }
 func placesKey(incarnation string) string    { return placesSet + ":" + incarnation }
 func newsChannel(document string) string     { return newsPrefix + document + "}" }

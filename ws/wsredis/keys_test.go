@@ -28,6 +28,7 @@ var keyTable = []struct {
 	{`tandem:snapshot:\{doc:full\}`, "hash", 29 * 24 * time.Hour, 30 * 24 * time.Hour},
 	{`tandem:seen:\{doc:full\}:[012]`, "hash", 35 * time.Hour, 36 * time.Hour},
 	{`tandem:presence:\{doc:full\}`, "hash", 59 * time.Minute, time.Hour},
+	{`tandem:presence-count:\{doc:full\}`, "string", 59 * time.Minute, time.Hour},
 	{`tandem:places:\{places\}`, "set", 59 * time.Minute, time.Hour},
 	{`tandem:places:\{places\}:a\.[a-z2-7]{10}`, "hash", time.Millisecond, 3 * tick},
 	{`tandem:replica:\{a\.[a-z2-7]{10}\}`, "string", time.Millisecond, 3 * tick},

@@ -68,7 +68,7 @@ func (b *Backplane) check(ctx context.Context, topics []*topic) {
 			prolong = 1
 		}
 		calls[i] = call{
-			keys: append(logKeys(t.document), presenceKey(t.document)),
+			keys: append(logKeys(t.document), presenceKeys(t.document)...),
 			args: b.logArgs(t.document, known.Epoch, known.Seq,
 				b.presence.sample(t.document), int64(presenceLife/time.Second), prolong),
 		}
@@ -76,12 +76,12 @@ func (b *Backplane) check(ctx context.Context, topics []*topic) {
 	for i, result := range runAll(ctx, b.client, checkScript, calls) {
 		values, err := result.Slice()
 		r := reader{values: values}
-		at, present := r.position(), r.flag()
+		at, number, present := r.position(), r.seq(), r.flag()
 		if err != nil || r.failed {
 			b.logger.Debug("check", "document", topics[i].document, "err", err)
 			continue
 		}
-		b.subs.checked(topics[i], at)
+		b.subs.checked(topics[i], at, number)
 		if !present {
 			b.subs.wantSurvey(topics[i])
 		}

@@ -79,7 +79,7 @@ func (b *Backplane) Announce(ctx context.Context, document string, change ws.Pre
 
 // Members implements ws.Presence.
 func (b *Backplane) Members(ctx context.Context, document string) ([]ws.Member, error) {
-	present, err := b.presence.whole(ctx, document)
+	present, number, err := b.presence.whole(ctx, document)
 	if errors.Is(err, errIncomplete) {
 		b.subs.wantSurveyOf(document)
 		b.wakeUp()
@@ -87,6 +87,7 @@ func (b *Backplane) Members(ctx context.Context, document string) ([]ws.Member, 
 	if err != nil {
 		return nil, err
 	}
+	b.subs.membersRead(document, number)
 	members := make([]ws.Member, 0, len(present))
 	for _, m := range present {
 		members = append(members, m.Member)
@@ -167,7 +168,7 @@ func (p *presence) write(ctx context.Context, document string, change ws.Presenc
 		return fmt.Errorf("announce: %w", err)
 	}
 	puts := slices.Concat(change.Joined, change.Updated)
-	args := []any{newsChannel(document), message, int64(presenceLife / time.Second), len(puts)}
+	args := append(presenceArgs(document), message, len(puts))
 	for _, m := range puts {
 		value, err := encode(presentMember{Replica: p.incarnation, Member: m})
 		if err != nil {
@@ -178,7 +179,16 @@ func (p *presence) write(ctx context.Context, document string, change ws.Presenc
 	for _, m := range change.Left {
 		args = append(args, m.ConnectionID)
 	}
-	return wrap("announce", announceScript.Run(ctx, p.client, []string{presenceKey(document)}, args...).Err())
+	return wrap("announce", announceScript.Run(ctx, p.client, presenceKeys(document), args...).Err())
+}
+
+// presenceKeys and presenceArgs are what every script on members takes first.
+func presenceKeys(document string) []string {
+	return []string{presenceKey(document), countKey(document)}
+}
+
+func presenceArgs(document string) []any {
+	return []any{newsChannel(document), int64(presenceLife / time.Second)}
 }
 
 // present is one entry of a presence hash with its stored bytes.
@@ -210,22 +220,26 @@ func (p *presence) read(ctx context.Context, document string) (map[string]presen
 var errIncomplete = fmt.Errorf("%w: members are being put back", ws.ErrUnavailable)
 
 // whole is read, or errIncomplete when this replica's own members are missing.
-func (p *presence) whole(ctx context.Context, document string) (map[string]present, error) {
+// number is that of the newest announcement before, 0 when there is none.
+func (p *presence) whole(ctx context.Context, document string) (members map[string]present, number uint64, err error) {
 	done, err := p.turn(ctx, document) // what is being written is not missing
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer done()
-	members, err := p.read(ctx, document)
-	if err != nil {
-		return nil, err
+	number, err = p.client.Get(ctx, countKey(document)).Uint64()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, 0, wrap("read members", err)
+	}
+	if members, err = p.read(ctx, document); err != nil {
+		return nil, 0, err
 	}
 	if conn := p.sample(document); conn != "" {
 		if _, ok := members[conn]; !ok {
-			return nil, errIncomplete
+			return nil, 0, errIncomplete
 		}
 	}
-	return members, nil
+	return members, number, nil
 }
 
 // refill puts right what Redis has of this replica's members, and returns how
@@ -293,8 +307,8 @@ func (p *presence) reap(ctx context.Context, document string, dead map[string]st
 	start = append(start[:len(start)-1], `,"left":[`...)
 	reaped := 0
 	for chunk := range slices.Chunk(args, 3*reapPerCall) {
-		n, err := reapScript.Run(ctx, p.client, []string{presenceKey(document)},
-			append([]any{newsChannel(document), start}, chunk...)...).Int()
+		n, err := reapScript.Run(ctx, p.client, presenceKeys(document),
+			append(append(presenceArgs(document), start), chunk...)...).Int()
 		if err != nil {
 			return reaped, wrap("reap", err)
 		}

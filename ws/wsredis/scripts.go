@@ -23,6 +23,8 @@ var (
 	snapshotLua string
 	//go:embed lua/check.lua
 	checkLua string
+	//go:embed lua/presence_common.lua
+	presenceLua string
 	//go:embed lua/announce.lua
 	announceLua string
 	//go:embed lua/reap.lua
@@ -32,8 +34,8 @@ var (
 	historyScript  = redis.NewScript(commonLua + historyLua)
 	snapshotScript = redis.NewScript(commonLua + snapshotLua)
 	checkScript    = redis.NewScript(commonLua + checkLua)
-	announceScript = redis.NewScript(announceLua)
-	reapScript     = redis.NewScript(reapLua)
+	announceScript = redis.NewScript(presenceLua + announceLua)
+	reapScript     = redis.NewScript(presenceLua + reapLua)
 )
 
 // call is one run of a script.

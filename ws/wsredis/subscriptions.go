@@ -178,6 +178,9 @@ func (s *subscriptions) note(t *topic, a announcement) {
 	defer s.mu.Unlock()
 	if a.kind == kindPresence {
 		t.replicas[a.replica] = struct{}{}
+		if t.news.heard(a.number, a.first) {
+			s.wantGapLocked(t, gapMissed)
+		}
 		return
 	}
 	if t.learnLocked(a.at) {
@@ -212,15 +215,30 @@ func (s *subscriptions) readUpTo(document string, at ws.Position) {
 	}
 }
 
-// checked compares a topic with what the tick found.
-func (s *subscriptions) checked(t *topic, at ws.Position) {
+// membersRead takes note that the members were read here when the newest
+// announcement had that number. After a subscription that is what its owner
+// begins with.
+func (s *subscriptions) membersRead(document string, number uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.topics[document]; t != nil && t.confirmed {
+		t.news.base(number)
+	}
+}
+
+// checked compares a topic with what the tick found: the log's head, and the
+// number of the newest announcement of a change of members.
+func (s *subscriptions) checked(t *topic, at ws.Position, number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.checked = time.Now()
+	renewed := t.learnLocked(at)
+	missed := t.checkLocked(at.Seq)
+	lost := t.news.check(number)
 	switch {
-	case t.learnLocked(at):
+	case renewed:
 		s.wantGapLocked(t, gapEpoch)
-	case t.checkLocked(at.Seq):
+	case missed, lost:
 		s.wantGapLocked(t, gapMissed)
 	}
 }

@@ -24,6 +24,7 @@ type topic struct {
 	delivered uint64              // highest seq announced to us in at.Epoch
 	expected  uint64              // head at the last check; delivered by the next
 	based     bool                // it is known where delivery began
+	news      tidings             // announcements of changes of members
 	checked   time.Time           // last check that succeeded
 	prolonged time.Time           // last time that TTLs were looked at
 }

@@ -126,7 +126,7 @@ func (r *Replica) Kill() {
 			}
 		}
 		if !change.Empty() {
-			r.network.announceLocked(id, func(to ws.Receiver) { to.Presence(change) })
+			r.network.announceLocked(id, presenceOf(change))
 		}
 	}
 }
@@ -146,7 +146,8 @@ func (r *Replica) SetUnavailable(off bool) {
 // LoseReplies lets the next count calls take effect and yet fail.
 func (r *Replica) LoseReplies(count int) { r.set(func() { r.loseReplies = count }) }
 
-// Drop loses the next count announcements on their way to the replica.
+// Drop loses the next count announcements on their way to the replica. Lost
+// ones of presence are noticed soon, as by a Backplane's tick: a Gap.
 func (r *Replica) Drop(count int) { r.set(func() { r.drop = count }) }
 
 // Duplicate delivers each announcement twice while on.
@@ -199,7 +200,7 @@ func (r *Replica) Announce(ctx context.Context, id string, change ws.PresenceCha
 	for _, m := range change.Left {
 		delete(d.members, m.ConnectionID)
 	}
-	r.network.announceLocked(id, func(to ws.Receiver) { to.Presence(change) })
+	r.network.announceLocked(id, presenceOf(change))
 	return r.replyLocked()
 }
 
@@ -243,8 +244,18 @@ func (r *Replica) gapLocked() {
 	}
 }
 
+// news is an announcement; lost is what a receiver gets in its place.
+type news struct{ deliver, lost func(ws.Receiver) }
+
+func presenceOf(change ws.PresenceChange) news {
+	return news{func(to ws.Receiver) { to.Presence(change) }, ws.Receiver.Gap}
+}
+
+// noticed is how long it takes until a lost announcement is noticed.
+const noticed = 10 * time.Millisecond
+
 // announceLocked delivers to every replica that has the document open.
-func (n *Network) announceLocked(id string, deliver func(ws.Receiver)) {
+func (n *Network) announceLocked(id string, what news) {
 	for _, r := range n.replicas {
 		s := r.subscriptions[id]
 		switch {
@@ -252,11 +263,14 @@ func (n *Network) announceLocked(id string, deliver func(ws.Receiver)) {
 			continue
 		case r.drop > 0:
 			r.drop--
+			if what.lost != nil {
+				s.add(noticed, what.lost)
+			}
 			continue
 		}
-		s.add(r.delay, deliver)
+		s.add(r.delay, what.deliver)
 		if r.duplicate {
-			s.add(r.delay, deliver)
+			s.add(r.delay, what.deliver)
 		}
 	}
 }

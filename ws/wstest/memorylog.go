@@ -34,7 +34,7 @@ func (r *Replica) Append(ctx context.Context, id string, op ws.Operation, known 
 	if cut := len(d.entries) - n.keep; cut > 0 {
 		d.entries, d.tails = d.entries[cut:], d.tails[cut:]
 	}
-	n.announceLocked(id, func(to ws.Receiver) { to.Operation(at.Epoch, entry) })
+	n.announceLocked(id, news{deliver: func(to ws.Receiver) { to.Operation(at.Epoch, entry) }})
 	return ws.Ack{Position: at}, r.replyLocked()
 }
 
@@ -93,5 +93,5 @@ func (n *Network) beginEpochLocked(id string, d *document) {
 		e := &d.entries[i]
 		e.Frame = append(ws.OperationHead(ws.Position{Epoch: d.epoch, Seq: e.Seq}), d.tails[i]...)
 	}
-	n.announceLocked(id, ws.Receiver.Gap)
+	n.announceLocked(id, news{deliver: ws.Receiver.Gap})
 }

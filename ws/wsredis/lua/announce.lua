@@ -1,8 +1,7 @@
 -- Stores a change of one replica's own members and announces it. Repeating
 -- the call is harmless: receivers know members by their connection.
 --
--- KEYS[1] presence hash   connection → {replica, member}
--- ARGV[1] channel   ARGV[2] announcement   ARGV[3] life of the hash, seconds
+-- ARGV[3] announcement
 -- ARGV[4] number of members to put, then a connection and a value for each,
 --         then the connections that left
 local puts = tonumber(ARGV[4])
@@ -12,6 +11,6 @@ end
 for i = 5 + 2 * puts, #ARGV do
   redis.call('HDEL', KEYS[1], ARGV[i])
 end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('PUBLISH', ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+announce(ARGV[3])
 return 1
