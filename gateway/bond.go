@@ -44,8 +44,8 @@ type parting struct {
 // partingTime is what a client gets to take its leave.
 const partingTime = time.Second
 
-// bind ties the socket that r asks for to its session; false: r has been
-// answered, since the session has ended since it was looked at, or nothing is
+// bind ties the socket that r asks for to its session, until unbind. False: r
+// has been answered, since the session has ended since it was looked at, or nothing is
 // known of it any more.
 func (x *exchange) bind(r *http.Request) bool {
 	b := &bond{user: x.who.user}
