@@ -32,6 +32,11 @@ type Config struct {
 	// route requires login is closed when its session ends. Nil: it stays.
 	Bind func(ctx context.Context, id string, l sessionstore.Listener) (Binding, *sessionstore.Snapshot, error)
 
+	// Signer signs assertions for the upstreams that want them, and its keys
+	// are published at /.well-known/tandem/jwks.json of every HTTP listener.
+	// Nil: neither.
+	Signer *Signer
+
 	// Available tells, without I/O, whether Store is known to answer. While
 	// it does not, a route that requires login is 503 to visitors without a
 	// session, too: they could not log in. Nil: always.
@@ -269,6 +274,10 @@ type Upstream struct {
 	// SessionWrite lets responses change the client's session, log in and log
 	// out: see sessionSetHeader. Otherwise the header is removed and ignored.
 	SessionWrite bool
+
+	// Assertion sends X-Tandem-Assertion with the requests of logged-in users:
+	// see Signer. The audience is the route's host and path.
+	Assertion bool
 
 	// StripPrefix takes the route's path away from the request's; otherwise
 	// the upstream sees the path as it came.

@@ -83,6 +83,9 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 	x.origin.set(h)
 	h[requestIDHeader] = x.id
 	x.who.set(h)
+	if p.cfg.Assertion && x.who.user != "" {
+		p.assert(x, h)
+	}
 	if !p.cfg.ForwardCookie && p.g.cfg.Cookie != "" {
 		removeCookie(h, p.g.cfg.Cookie)
 	}

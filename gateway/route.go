@@ -59,6 +59,9 @@ func newTable(g *Gateway, l Listener) (*table, error) {
 		t.routes = []*route{{name: "/", kind: kindRedirect, handler: redirect{g, port}}}
 		return t, nil
 	}
+	if g.cfg.Signer != nil {
+		t.routes = append(t.routes, &route{name: jwksPath, kind: kindJWKS, prefix: jwksPath, handler: g.cfg.Signer})
+	}
 	for _, r := range l.effectiveRoutes() {
 		made := &route{
 			name:    r.Host + "/" + strings.TrimPrefix(r.Path, "/"),

@@ -54,7 +54,10 @@ func (c Config) validate() error {
 	if c.Store != nil && c.Cookie == "" {
 		errs = append(errs, errors.New("cookie: the session cookie's name is needed to keep it from upstreams"))
 	}
-	if c.Store == nil && needsStore(c.Listeners) {
+	if c.Signer == nil && anyUpstream(c.Listeners, func(u *Upstream) bool { return u.Assertion }) {
+		errs = append(errs, errors.New("assertion: there is no signer"))
+	}
+	if c.Store == nil && anyUpstream(c.Listeners, func(u *Upstream) bool { return u.Login == LoginRequired || u.SessionWrite }) {
 		errs = append(errs, errors.New("login: required or session_write, but there is no session store"))
 	}
 	if c.Admin.Address != "" {
@@ -70,10 +73,10 @@ func (c Config) validate() error {
 	return nil
 }
 
-func needsStore(listeners []Listener) bool {
+func anyUpstream(listeners []Listener, is func(*Upstream) bool) bool {
 	for _, l := range listeners {
 		for _, r := range l.effectiveRoutes() {
-			if u := r.Upstream; u != nil && (u.Login == LoginRequired || u.SessionWrite) {
+			if r.Upstream != nil && is(r.Upstream) {
 				return true
 			}
 		}

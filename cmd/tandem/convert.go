@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/ed25519"
 	"fmt"
 	"log/slog"
 	"os"
@@ -84,6 +85,32 @@ func sealKeys(cfg *config.Config) ([][]byte, error) {
 		return nil, fmt.Errorf("session.seal_keys_file: %w", err)
 	}
 	return keys, nil
+}
+
+// signingKeys reads the keys that assertions are signed with, nil for none.
+func signingKeys(cfg *config.Config) ([]ed25519.PrivateKey, error) {
+	var keys []ed25519.PrivateKey
+	for _, name := range cfg.Assertion.KeyFiles {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("assertion.key_files: %w", err)
+		}
+		key, err := gateway.ParseSigningKey(text)
+		if err != nil {
+			return nil, fmt.Errorf("assertion.key_files: %s: %w", name, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// newSigner returns what signs assertions, nil for nothing.
+func newSigner(cfg *config.Config) (*gateway.Signer, error) {
+	keys, err := signingKeys(cfg)
+	if err != nil || keys == nil {
+		return nil, err
+	}
+	return gateway.NewSigner(cfg.Assertion.Issuer, keys...)
 }
 
 func storeConfig(cfg *config.Config) sessionstore.StoreConfig {
@@ -252,6 +279,7 @@ func gatewayUpstream(u *config.Upstream) *gateway.Upstream {
 		Retries:       u.Retries,
 		ForwardCookie: u.ForwardCookie,
 		SessionWrite:  u.SessionWrite,
+		Assertion:     u.Assertion,
 		StripPrefix:   u.StripPrefix,
 	}
 }

@@ -54,6 +54,7 @@ type replica struct {
 	pairs     *wsredis.Pairs
 	access    *access.Rule // nil: everybody may use every document
 	hub       *ws.Hub
+	signer    *gateway.Signer // nil: nothing is signed
 	gateway   *gateway.Gateway
 	lifecycle
 }
@@ -151,13 +152,17 @@ func newReplica(cfg *config.Config, log *slog.Logger) (_ *replica, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.signer, err = newSigner(cfg); err != nil {
+		return nil, err
+	}
 	r.gateway, err = gateway.New(gateway.Config{
 		Listeners: gatewayListeners(cfg),
 		Handlers:  map[string]http.Handler{"documents": r.hub.Documents(), "pairs": pairs, "webapp": pages},
 		Bind: func(ctx context.Context, id string, l sessionstore.Listener) (gateway.Binding, *sessionstore.Snapshot, error) {
 			return r.watcher.Bind(ctx, id, l)
 		},
-		Store: store, Available: r.redis.Up, Cookie: cfg.Session.Cookie, TrustedProxies: proxies,
+		Signer: r.signer,
+		Store:  store, Available: r.redis.Up, Cookie: cfg.Session.Cookie, TrustedProxies: proxies,
 		Admin: gateway.AdminConfig{
 			Address: cfg.Admin.Address, Token: token, Gatherer: metrics,
 			Checks: r.checks(), Draining: r.draining.Load, Sessions: factory,

@@ -175,8 +175,21 @@ func (r *replica) reload() error {
 	if (keys == nil) != (r.sealKeys == nil) {
 		return errors.New("session.seal_keys_file: turning it on or off takes a restart")
 	}
-	if err := r.gateway.Reload(gatewayListeners(cfg)); err != nil || keys == nil {
+	signing, err := signingKeys(cfg)
+	if err != nil {
 		return err
 	}
-	return r.sealKeys.Replace(keys...)
+	if (signing == nil) != (r.signer == nil) {
+		return errors.New("assertion.key_files: turning it on or off takes a restart")
+	}
+	if err := r.gateway.Reload(gatewayListeners(cfg)); err != nil {
+		return err
+	}
+	if signing != nil {
+		err = r.signer.Replace(signing...)
+	}
+	if keys != nil {
+		err = errors.Join(err, r.sealKeys.Replace(keys...))
+	}
+	return err
 }

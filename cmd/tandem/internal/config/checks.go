@@ -1,6 +1,9 @@
 package config
 
 import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -20,28 +23,29 @@ import (
 // checks holds what the tag check names: each looks at one text that was
 // given at p and returns its final form, or what is wrong and what is allowed.
 var checks = map[string]func(p place, text string) (string, error){
-	"address":    checkAddress,
-	"attribute":  checkAttribute,
-	"callback":   checkCallback,
-	"cookie":     checkCookie,
-	"dir":        checkDir,
-	"file":       checkFile,
-	"header":     checkHeader,
-	"host":       checkHost,
-	"key_prefix": checkKeyPrefix,
-	"keys":       checkKeys,
-	"match":      checkMatch,
-	"network":    checkNetwork,
-	"method":     checkMethod,
-	"origin":     checkOrigin,
-	"path":       checkPath,
-	"pattern":    checkPattern,
-	"redis":      checkRedis,
-	"redirect":   checkRedirect,
-	"target":     checkTarget,
-	"token":      checkToken,
-	"url":        checkURL,
-	"writable":   checkWritable,
+	"address":     checkAddress,
+	"attribute":   checkAttribute,
+	"callback":    checkCallback,
+	"cookie":      checkCookie,
+	"dir":         checkDir,
+	"file":        checkFile,
+	"header":      checkHeader,
+	"host":        checkHost,
+	"key_prefix":  checkKeyPrefix,
+	"keys":        checkKeys,
+	"match":       checkMatch,
+	"network":     checkNetwork,
+	"method":      checkMethod,
+	"origin":      checkOrigin,
+	"path":        checkPath,
+	"pattern":     checkPattern,
+	"redis":       checkRedis,
+	"redirect":    checkRedirect,
+	"signing_key": checkSigningKey,
+	"target":      checkTarget,
+	"token":       checkToken,
+	"url":         checkURL,
+	"writable":    checkWritable,
 }
 
 func checkAddress(_ place, text string) (string, error) {
@@ -316,6 +320,30 @@ func checkKeys(p place, text string) (string, error) {
 	}
 	if _, err := sessionstore.ParseKeys(content); err != nil {
 		return "", fmt.Errorf("the file %s: %w; write 32 random bytes in base64 a line, as from openssl rand -base64 32", quote(text), err)
+	}
+	return name, nil
+}
+
+func checkSigningKey(p place, text string) (string, error) {
+	name, err := checkFile(p, text)
+	if err != nil {
+		return "", err
+	}
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return "", fmt.Errorf("the file %s cannot be read: %w", quote(text), reason(err))
+	}
+	const wanted = "an Ed25519 key in PKCS #8 PEM form is wanted, as from openssl genpkey -algorithm ed25519"
+	block, _ := pem.Decode(content)
+	if block == nil || block.Type != "PRIVATE KEY" {
+		return "", fmt.Errorf("the file %s holds no private key in PEM form; %s", quote(text), wanted)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return "", fmt.Errorf("the file %s: %w; %s", quote(text), err, wanted)
+	}
+	if _, ok := key.(ed25519.PrivateKey); !ok {
+		return "", fmt.Errorf("the file %s holds a key of another kind; %s", quote(text), wanted)
 	}
 	return name, nil
 }

@@ -19,6 +19,7 @@ type Config struct {
 	Session         Session       `yaml:"session" doc:"Cookie sessions: their form in Redis and how long they live."`
 	Listeners       []Listener    `yaml:"listeners" auto:"one on 127.0.0.1:8080" doc:"The addresses Tandem answers on, and what is behind each."`
 	TrustedProxies  []string      `yaml:"trusted_proxies" auto:"none" check:"network" doc:"Balancers and proxies in front of Tandem: networks such as \"10.0.0.0/8\", single addresses, or \"private\" for all networks that are not public. What they say in X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host, or in Forwarded where there is none of these, is believed: about the client's address, TLS and the host. From everybody else it is dropped. See docs/IDENTITY.md."`
+	Assertion       Assertion     `yaml:"assertion" doc:"Signed proof of who is logged in, for upstreams that ask for it."`
 	Origins         []string      `yaml:"origins" default:"same-origin" check:"origin" doc:"Which pages may open sockets, of documents and pairs alike: \"same-origin\", full origins such as \"https://app.example.test\", or \"*\" for all. A client that sends no Origin is no browser and is let through."`
 	Documents       Documents     `yaml:"documents" doc:"Shared documents over WebSockets."`
 	Limits          Limits        `yaml:"limits" doc:"What one client may take. Rates are per connection with a burst of twice the rate; counts hold over all replicas; 0: no limit."`
@@ -141,7 +142,14 @@ type Upstream struct {
 	Retries       int  `yaml:"retries" default:"1" min:"0" max:"10" doc:"How many other targets a request is tried on that one could not be reached for, or that is safe to repeat."`
 	ForwardCookie bool `yaml:"forward_cookie" default:"false" doc:"Pass the session cookie on. Targets learn the user from X-Tandem-User without it."`
 	SessionWrite  bool `yaml:"session_write" default:"false" doc:"Let the upstream change the session of whoever it answers, log in and log out, by the response header X-Tandem-Session-Set. See docs/IDENTITY.md."`
+	Assertion     bool `yaml:"assertion" default:"false" doc:"Send the proof of who is logged in, X-Tandem-Assertion, too. Needs assertion.key_files. See docs/IDENTITY.md."`
 	StripPrefix   bool `yaml:"strip_prefix" default:"false" doc:"Take the route's path off before the request is passed on. Off: targets see the path as it came."`
+}
+
+// Assertion is how statements about who is logged in are signed.
+type Assertion struct {
+	Issuer   string   `yaml:"issuer" default:"tandem" required:"true" doc:"The claim iss."`
+	KeyFiles []string `yaml:"key_files" auto:"none: nothing is signed" check:"signing_key" doc:"Ed25519 keys in PKCS #8 PEM form, as from \"openssl genpkey -algorithm ed25519\"; the same on all replicas. The first signs, all are published at /.well-known/tandem/jwks.json of every listener. To change keys, add the new one last and send SIGHUP everywhere; five minutes later move it to the front and do so again; a minute after that take the old one out."`
 }
 
 // Health is an active check of upstream targets.

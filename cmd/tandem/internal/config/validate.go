@@ -29,6 +29,26 @@ func (v *validator) run() {
 	}
 	v.addresses()
 	v.cookie()
+	v.assertions()
+}
+
+// assertions finds upstreams that want what nobody can sign.
+func (v *validator) assertions() {
+	if len(v.c.Assertion.KeyFiles) > 0 {
+		return
+	}
+	want := func(u *Upstream, path string) {
+		if u != nil && u.Assertion {
+			v.fault(join(path, "upstream.assertion"), "needs a key to sign with; write assertion.key_files, or false")
+		}
+	}
+	for i, l := range v.c.Listeners {
+		path := fmt.Sprintf("listeners[%d]", i)
+		want(l.Upstream, path)
+		for j, r := range l.Routes {
+			want(r.Upstream, fmt.Sprintf("%s.routes[%d]", path, j))
+		}
+	}
 }
 
 // section checks every value in s, the section at path, by its tags.
