@@ -182,7 +182,7 @@ type Documents struct {
 	MaxMessage       Size          `yaml:"max_message" default:"64KiB" min:"1KiB" max:"16MiB" doc:"Longest frame a client may send."`
 	AuthTimeout      time.Duration `yaml:"auth_timeout" default:"10s" min:"100ms" doc:"Time to authenticate after the upgrade."`
 	PresenceGrace    time.Duration `yaml:"presence_grace" default:"5s" min:"0s" max:"1m" doc:"Who comes back within this time after the connection broke, or after the page was loaded again, has not left: others see the new connection take the old one's place. 0s: others see it leave and join."`
-	KeepOperations   int           `yaml:"keep_operations" default:"10000" min:"1" doc:"Operations kept in Redis a document."`
+	KeepOperations   int           `yaml:"keep_operations" default:"10000" min:"1" doc:"Operations kept in Redis a document; of those that a snapshot stands for, 1000."`
 	Authorize        Authorize     `yaml:"authorize" doc:"Who may join and write which document: by an attribute of the session, or by asking the application. Left out: everybody who is logged in, all. docs/AUTHORIZATION.md has examples."`
 }
 
