@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -65,7 +63,6 @@ type follower struct {
 	publish  int           // operations in all
 	pace     time.Duration // between two of them
 	slow     atomic.Int64  // time.Duration that it takes to read a frame
-	small    bool          // little is buffered on its way
 	rng      *rand.Rand
 
 	// Owned by run, and read after it.
@@ -169,13 +166,7 @@ func (f *follower) live(ctx context.Context) error {
 }
 
 func (f *follower) dial(ctx context.Context) (*websocket.Conn, error) {
-	dialer := &net.Dialer{}
-	if f.small { // set later, what was promised already is dropped and comes when the kernel sees fit
-		dialer.Control = func(_, _ string, c syscall.RawConn) error {
-			return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 64<<10) })
-		}
-	}
-	d := websocket.Dialer{HandshakeTimeout: 5 * time.Second, NetDialContext: dialer.DialContext}
+	d := websocket.Dialer{HandshakeTimeout: 5 * time.Second}
 	header := http.Header{}
 	for _, c := range f.cookies {
 		header.Add("Cookie", c.Name+"="+c.Value)

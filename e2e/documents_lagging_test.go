@@ -48,7 +48,6 @@ func TestClientStopsReading(t *testing.T) {
 	}
 
 	stopping := follow("stopping")
-	stopping.small = true
 	g.Go(func() error { return stopping.run(ctx) })
 	eventually(t, 20*time.Second, func() error {
 		if stopping.reached.Load().Epoch == "" {

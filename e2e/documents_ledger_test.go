@@ -116,7 +116,6 @@ func (l *ledger) begin(t *testing.T, who *person) {
 				publish: each, pace: l.lasting / time.Duration(each),
 			}
 			if c == 0 { // reads more slowly than the others write
-				f.small = true
 				f.slow.Store(int64(f.pace) / int64(l.clients) * 3 / 2)
 			}
 			f.reached.Store(&place{})

@@ -99,7 +99,7 @@ type Backplane struct {
 	leases      *leases
 	presence    *presence
 	wake        chan struct{} // capacity 1: the tick is wanted now
-	durable     atomic.Bool   // Redis answers a write when it is on its disk
+	durable     atomic.Value  // string: whether Redis answers a write when it is on its disk
 }
 
 var _ ws.Backplane = (*Backplane)(nil)
@@ -124,6 +124,7 @@ func New(cfg Config) (*Backplane, error) {
 		metrics:     m,
 		wake:        make(chan struct{}, 1),
 	}
+	b.durable.Store("")
 	b.subs = newSubscriptions(b.client, probeChannel(b.incarnation), cfg.Tick, cfg.Logger, m)
 	b.subs.urgent, b.subs.told = b.wakeUp, b.heard
 	b.leases = newLeases(b.client, b.incarnation, cfg.Lease, cfg.Tick)

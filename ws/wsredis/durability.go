@@ -17,23 +17,29 @@ const durabilityLooks = time.Minute
 // that documents go on in their epoch. Of any other, and of one that does not
 // let itself be asked, nobody knows: then their epoch ends with it.
 type durability struct {
-	durable bool
-	asked   time.Time // and answered
+	known string    // "1" durable, "0" not, "" not asked yet: what scripts are told
+	asked time.Time // and answered
 }
 
-// look asks Redis if it is time to, for as long as patience at most.
-func (d *durability) look(ctx context.Context, client redis.UniversalClient, patience time.Duration) bool {
+// look asks Redis if it is time to, for as long as patience at most. Without
+// an answer, what was known counts.
+func (d *durability) look(ctx context.Context, client redis.UniversalClient, patience time.Duration) string {
 	if time.Since(d.asked) < durabilityLooks {
-		return d.durable
+		return d.known
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	durable, err := allDurable(ctx, client)
-	d.durable = durable && err == nil
-	if err == nil || redis.IsPermissionError(err) || redis.HasErrorPrefix(err, "ERR") {
-		d.asked = time.Now() // asking again would not change the answer
+	switch {
+	case err == nil && durable:
+		d.known = "1"
+	case err == nil, redis.IsPermissionError(err), redis.HasErrorPrefix(err, "ERR"):
+		d.known = "0" // asking again soon would not change that
+	default:
+		return d.known
 	}
-	return d.durable
+	d.asked = time.Now()
+	return d.known
 }
 
 // allDurable asks every master.

@@ -83,11 +83,7 @@ func (b *Backplane) runLog(ctx context.Context, script *redis.Script, document s
 
 // logArgs puts what every script on a log takes before args.
 func (b *Backplane) logArgs(document string, args ...any) []any {
-	durable := 0
-	if b.durable.Load() {
-		durable = 1
-	}
-	return append([]any{newsChannel(document), newEpoch(), int64(b.retention / time.Second), durable}, args...)
+	return append([]any{newsChannel(document), newEpoch(), int64(b.retention / time.Second), b.durable.Load()}, args...)
 }
 
 // newEpoch names a life of a log: 80 random bits, none that JSON would escape.

@@ -9,7 +9,8 @@
 -- ARGV[1] channel of the document's announcements
 -- ARGV[2] name for an epoch, should one begin; unique to each call
 -- ARGV[3] retention, seconds since the last write
--- ARGV[4] 1: every write is on the server's disk before it is answered
+-- ARGV[4] 1: every write is on the server's disk before it is answered; 0: not;
+--         empty: the caller does not know yet
 local doc, log, snapshot = KEYS[1], KEYS[2], KEYS[3]
 local retention = tonumber(ARGV[3])
 local day = 86400
@@ -77,6 +78,7 @@ local function open(known_epoch, known_seq)
   local state = redis.call('HMGET', doc, 'epoch', 'seq', 'home')
   local epoch, seq, home = state[1], tonumber(state[2] or 0), state[3] or ''
   local here, info = whereabouts()
+  if ARGV[4] == '' and string.sub(here, 1, -2) == string.sub(home, 1, -2) then here = home end
   local told = here ~= '' and here ~= home
   if not epoch or (known_epoch == epoch and known_seq > seq)
     or (told and home ~= '' and not whole(home, here, info)) then
