@@ -64,6 +64,20 @@ func TestPlacesContract(t *testing.T) {
 	})
 }
 
+// All that a script touches lies in one slot.
+func TestPlacesOnCluster(t *testing.T) {
+	client := redistest.StartCluster(t, 0).Client(t)
+	wstest.PlacesContract(t, func(t *testing.T) wstest.PlacesPair {
+		a, _ := startOn(t, "a", client)
+		b, _ := startOn(t, "b", client)
+		onA := runPlaces(t, &replica{Backplane: a})
+		return wstest.PlacesPair{
+			A: onA, B: runPlaces(t, &replica{Backplane: b}),
+			KillA: onA.stop, // a clean end: the counts go the same way
+		}
+	})
+}
+
 var two = ws.PlaceLimits{PerSession: 2}
 
 func take(p places, session string) error {
