@@ -22,6 +22,7 @@ import (
 type crowd struct {
 	where  func(n int) string // URL of a replica that may be away
 	pace   time.Duration      // between two operations of a publisher
+	within time.Duration      // over which they come for the first time
 	nomads []*nomad
 
 	present atomic.Int64 // have joined
@@ -71,7 +72,13 @@ func gather(where func(int) string, n, documents int, cookies func(i int) []*htt
 func (c *crowd) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, n := range c.nomads {
-		g.Go(func() error { return n.run(ctx) })
+		g.Go(func() error {
+			select {
+			case <-ctx.Done():
+			case <-time.After(rand.N(c.within + 1)):
+			}
+			return n.run(ctx)
+		})
 	}
 	return g.Wait()
 }

@@ -43,12 +43,12 @@ func TestRollingRestart(t *testing.T) {
 	size := stormSizes
 	redis := redistest.Start(t)
 	s := settings{redis: redis.URL(), more: fmt.Sprintf(
-		"session: {serializer: json}\nlimits: {upgrades_per_second: %d}\ndrain: {timeout: %s, spread: %s}\n",
+		"session: {serializer: json}\nlimits: {upgrades_per_second: %d}\ndrain: {timeout: %s, spread: %s}\ndocuments: {auth_timeout: 1m}\n",
 		size.admission, 3*size.spread, size.spread)}
 	f := &fleet{t: t, settings: []settings{s, s}}
 	f.start()
 	c := gather(f.anywhere, size.sockets, size.documents, guests(t, redis, size.sockets))
-	c.pace = size.pace
+	c.pace, c.within = size.pace, size.spread
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan error, 1)

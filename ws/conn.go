@@ -146,10 +146,14 @@ func (c *conn) start() {
 }
 
 // authTimedOut closes a connection that has not authenticated. While Redis is
-// away that is not the client's fault: it is told to come back.
+// away, or an answer is owed to the client, that is not the client's fault: it
+// is told to come back.
 func (c *conn) authTimedOut() {
 	why := closeAuthTimeout
-	if !c.hub.available.Load() {
+	c.mu.Lock()
+	owed := c.working
+	c.mu.Unlock()
+	if owed || !c.hub.available.Load() {
 		why = closeUnverified
 	}
 	c.close(why)

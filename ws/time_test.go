@@ -208,6 +208,21 @@ func TestAuthTimeoutIsExact(t *testing.T) {
 	})
 }
 
+// The session takes for ever to be found: it is the server that is slow.
+func TestAuthTimeoutOfASlowServer(t *testing.T) {
+	inBubble(t, func(cfg *ws.Config) {
+		cfg.Documents.AuthTimeout = time.Second
+		cfg.Bind = func(ctx context.Context, _ string, _ sessionstore.Listener) (ws.Binding, *sessionstore.Snapshot, error) {
+			<-ctx.Done()
+			return nil, nil, fmt.Errorf("%w: %w", sessionstore.ErrUnavailable, ctx.Err())
+		}
+	}, func(b *bubble) {
+		c := b.dial()
+		c.SendText(`{"type":"authenticate"}`)
+		expectClose(t, c, ws.CloseRedisAwayLong, "session not verified")
+	})
+}
+
 // Nobody could authenticate while Redis was away: they shall come back, which
 // the code of a timeout forbids.
 func TestAuthTimeoutWithoutRedis(t *testing.T) {
