@@ -187,3 +187,17 @@ func TestPairRefusals(t *testing.T) {
 	bob.refused(s.b, "/right/p", http.StatusServiceUnavailable)
 	s.redis.Restart()
 }
+
+// Pairs that are open to all: two that nobody knows are paired, and a session that ended is nobody's, not an obstacle.
+func TestPairOpenToAll(t *testing.T) {
+	t.Parallel()
+	s := startPairSite(t, "pairs: {login: optional}\n")
+	nobody, ada := newPerson(t), s.visitor("ada")
+	gone := &person{t: t, http: ada.http, fixed: ada.cookies(s.a.url)}
+	ada.post(s.a.url+"/logout", nil)
+	left, right := nobody.jsonSide(s.a, "/left/p"), gone.jsonSide(s.b, "/right/p")
+	if l, r := left.want("paired"), right.want("paired"); l.fields["unique_id"] != r.fields["unique_id"] {
+		t.Errorf("%s, %s", l.raw, r.raw)
+	}
+	nobody.refused(s.b, "/left/p", http.StatusConflict) // two that nobody knows are not the same
+}

@@ -189,6 +189,23 @@ func TestPairEndsWhileFull(t *testing.T) {
 	}
 }
 
+// A client whose early messages fill all there is, and that goes, is not heard
+// as nothing is read; a ping that it does not take shows it.
+func TestPairGoneWhileFull(t *testing.T) {
+	w := newPairWorld(t, redistest.Mini(t))
+	a := w.replica("a", pairOptions{change: func(c *ws.Config) { c.Heartbeat = 100 * time.Millisecond; c.Limits.FramesPerSecond = 0 }})
+	conn, _ := dialRaw(t, a.url(ws.Left, "p"), w.login("1"))
+	for conn.SetWriteDeadline(time.Now().Add(300*time.Millisecond)) == nil {
+		if conn.WriteMessage(websocket.TextMessage, make([]byte, 10<<10)) != nil {
+			break // nobody reads any more
+		}
+	}
+	a.refused(ws.Left, "p", w.login("2"), http.StatusConflict)
+	_ = conn.Close()
+	eventually(t, "the connection to be missed", func() bool { return len(a.hub.Connections()) == 0 })
+	a.plain(ws.Left, "p", w.login("2"))
+}
+
 // A post whose reply was lost, to a counterpart who left meanwhile: it has been
 // posted and was not taken, and the sender is told so.
 func TestPairLostReplyAndCounterpart(t *testing.T) {

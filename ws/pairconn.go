@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -121,7 +122,7 @@ func (c *pairConn) start(ws *websocket.Conn) {
 		return ping(data)
 	})
 	ws.SetPongHandler(func(string) error { c.extendDeadline(); return nil })
-	boundSendBuffer(ws.NetConn())
+	boundSocket(ws.NetConn(), c.hub.cfg.Heartbeat)
 	c.log = c.log.With("session", c.who.handle, "user", c.who.user)
 	c.pairs.metrics.sides[sideWaiting].Add(1)
 
@@ -138,14 +139,23 @@ func (c *pairConn) start(ws *websocket.Conn) {
 	c.wakeWriterLocked()
 }
 
-// boundSendBuffer keeps the system from taking megabytes for a client that
-// reads slowly. A connection that hides its socket keeps the default.
-func boundSendBuffer(conn net.Conn) {
+// boundSocket keeps the system from taking megabytes for a client that reads
+// slowly, and from waiting for a peer that has vanished: while early messages
+// fill all there is nothing is read, pongs neither, and only the system knows
+// that pings are not acknowledged. It is more patient than a reader of pongs,
+// for which a client that stops reading is gone too. A connection that hides
+// its socket keeps the defaults.
+func boundSocket(conn net.Conn, heartbeat time.Duration) {
 	if tls, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = tls.NetConn()
 	}
-	if tcp, ok := conn.(interface{ SetWriteBuffer(int) error }); ok {
+	// Not only a *net.TCPConn: the edge counts bytes around it.
+	if tcp, ok := conn.(interface {
+		syscall.Conn
+		SetWriteBuffer(int) error
+	}); ok {
 		_ = tcp.SetWriteBuffer(sendBuffer)
+		setUserTimeout(tcp, 5*heartbeat)
 	}
 }
 
