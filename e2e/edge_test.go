@@ -197,12 +197,20 @@ func testAdmin(t *testing.T, r *replica, ada *person) {
 // rawGet sends a request line that no client library would.
 func rawGet(t *testing.T, address, path string) string {
 	t.Helper()
+	return rawRequest(t, address, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path))
+}
+
+// rawRequest sends bytes that no client library would and returns the whole answer.
+func rawRequest(t *testing.T, address, request string) string {
+	t.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path)
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
 	b, err := io.ReadAll(bufio.NewReader(c))
 	if err != nil {
 		t.Fatal(err)
