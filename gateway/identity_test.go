@@ -19,6 +19,7 @@ var forgeries = []string{
 	"X.Tandem.User", "X~Tandem~User", "x-tandem_session", "X-Tandem-User-Name", "X-Tandem-Identity", "X-Tandem-Anything", "X_TANDEM_",
 	"X-Tandem", "X-Request_Id", "x_request_id", "X_Forwarded_For", "x.forwarded.host", "X_FORWARDED-PROTO",
 	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded",
+	"X-Tandem-Assertion", "x_tandem_assertion", "X-Tandem-Session-Set", "X-Forwarded-Port", "X_Forwarded_Prefix", "X-Real-IP", "x_real_ip", "X.Forwarded",
 }
 
 func TestForgedHeadersNeverArrive(t *testing.T) {
@@ -44,6 +45,19 @@ func TestForgedHeadersNeverArrive(t *testing.T) {
 		"X-Tandem-User: forged\r\nX_Tandem_Session: forged\r\n\r\n")
 	if strings.Contains(got, "forged") {
 		t.Errorf("as a trailer: %s", got)
+	}
+}
+
+// HTTP/2 carries names in lower case only, and a cookie in crumbs.
+func TestForgedHeadersNeverArriveOverHTTP2(t *testing.T) {
+	up := upstream(t, showHeader)
+	cert, key := certificate(t)
+	g := start(t, Config{Listeners: []Listener{{Address: "127.0.0.1:0", TLS: &TLSFiles{Cert: cert, Key: key}, Upstream: &Upstream{Targets: []string{up.URL}}}}})
+	for _, name := range forgeries {
+		a := get(t, "https://"+g.address()+"/", name, "forged", name, "forged again", "X-Tandemonium", "kept")
+		if a.status != 200 || strings.Contains(a.body, "forged") || !strings.Contains(a.body, "X-Tandemonium: kept") {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
 	}
 }
 
