@@ -16,8 +16,9 @@ const (
 )
 
 // maintain ticks until ctx ends. Idle, a tick costs one PEXPIRE; each open
-// document adds one script in two ticks, each other replica met there one PTTL
-// a tick, and each kind goes in one round trip.
+// document adds four plain reads in two ticks, and a script when something is
+// not as it was left; each other replica met there adds one PTTL a tick; and
+// each kind goes in one round trip.
 func (b *Backplane) maintain(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -61,10 +62,18 @@ func (b *Backplane) pass(ctx context.Context, others *watch) time.Duration {
 // check finds lost logs, missed announcements and lost members, and prolongs
 // the lives of keys now and then.
 func (b *Backplane) check(ctx context.Context, topics []*topic) {
+	if len(topics) == 0 {
+		return
+	}
+	history := b.histories(ctx) // before what is read
+	if durable, _ := b.durable.Load().(string); history != "" {
+		history += " durable:" + durable
+	}
+	topics = b.glance(ctx, topics, history)
 	calls := make([]call, len(topics))
 	for i, t := range topics {
 		known, prolong := b.subs.position(t), 0
-		if b.subs.takeProlong(t, min(b.retention, presenceLife)/prolongs) {
+		if b.subs.takeProlong(t, b.prolongEvery()) {
 			prolong = 1
 		}
 		calls[i] = call{
@@ -82,6 +91,7 @@ func (b *Backplane) check(ctx context.Context, topics []*topic) {
 			continue
 		}
 		b.subs.checked(topics[i], at, number)
+		b.subs.seenIn(topics[i], history)
 		if !present {
 			b.subs.wantSurvey(topics[i])
 		}

@@ -26,6 +26,7 @@ type topic struct {
 	based     bool                // it is known where delivery began
 	news      tidings             // announcements of changes of members
 	checked   time.Time           // last check that succeeded
+	history   string              // of Redis' writes when the script last checked it; empty: not yet
 	prolonged time.Time           // last time that TTLs were looked at
 }
 
@@ -104,6 +105,21 @@ func (s *subscriptions) takeProlong(t *topic, every time.Duration) bool {
 	}
 	t.prolonged = time.Now()
 	return true
+}
+
+// calm reports whether a glance at the topic will do: the script has checked
+// it in this history of Redis' writes, and nothing is due.
+func (s *subscriptions) calm(t *topic, history string, every time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return history != "" && t.history == history && !t.survey && time.Since(t.prolonged) < every
+}
+
+// seenIn notes that the script has checked the topic in this history.
+func (s *subscriptions) seenIn(t *topic, history string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.history = history
 }
 
 // position is the newest known of the topic.
