@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -180,10 +181,25 @@ func (x *exchange) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// smallFile is what goes out in one write with the header. net/http's way to
+// sendfile begins with a read and a write, whatever the length.
+const smallFile = 8 << 10
+
 // ReadFrom keeps the way to sendfile open.
 func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
+	}
+	if whole, ok := src.(*io.LimitedReader); ok && whole.N <= smallFile {
+		buf := copyBuffers.Get()
+		defer copyBuffers.Put(buf)
+		n, err := io.ReadFull(whole, buf[:whole.N])
+		if err == io.ErrUnexpectedEOF || err == io.EOF {
+			err = nil // shorter than it was a moment ago; io.CopyN says so
+		}
+		written, writeErr := x.ResponseWriter.Write(buf[:n])
+		x.sent += int64(written)
+		return int64(written), errors.Join(writeErr, err)
 	}
 	n, err := io.Copy(x.ResponseWriter, src)
 	x.sent += n
