@@ -245,6 +245,7 @@ func TestTCPTargets(t *testing.T) {
 // A session without a byte for longer than allowed ends on both sides; one
 // that flows in one direction only does not.
 func TestTCPIdle(t *testing.T) {
+	t.Parallel()
 	ended := make(chan error, 1)
 	g := tcpSite(t, func(c *net.TCPConn) {
 		_, _ = io.WriteString(c, "hello")
@@ -253,16 +254,16 @@ func TestTCPIdle(t *testing.T) {
 	})
 	listeners := g.cfg.Listeners
 	tcp := *listeners[0].TCP
-	tcp.Idle = 200 * time.Millisecond
+	tcp.Idle = time.Second
 	if err := g.Reload([]Listener{{Address: listeners[0].Address, TCP: &tcp}}); err != nil {
 		t.Fatal(err)
 	}
 	c := dial(t, g.address())
-	for range 20 { // for longer than the limit, in one direction
+	for range 12 { // for longer than the limit, in one direction
 		if _, err := c.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
 	}
 	if b, _ := io.ReadAll(c); string(b) != "hello" {
 		t.Errorf("%q", b)
