@@ -77,37 +77,45 @@ func (s *Session) reindex(ctx context.Context) {
 	}
 }
 
+// writeIndex indexes many sessions. Its error is of the first that failed;
+// the others are indexed.
 func (f *Factory) writeIndex(ctx context.Context, records []record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	before, err := f.writeRecords(ctx, records)
-	if err != nil {
-		return err
-	}
+	before, failed := f.writeRecords(ctx, records)
 	pipe := f.rdb.Pipeline()
+	entered := make([]*redis.IntCmd, len(records)) // nil: nothing to enter
 	for i, r := range records {
-		if was := before[i]; was != "" && was != r.userID {
+		was, ok := before[r.handle]
+		if !ok {
+			continue
+		}
+		if was != "" && was != r.userID {
 			pipe.ZRem(ctx, userKey(was), r.handle)
 		}
 		if r.userID != "" {
-			f.addToUser(ctx, pipe, r)
+			entered[i] = f.addToUser(ctx, pipe, r)
 		}
 	}
 	if pipe.Len() > 0 {
-		if _, err := pipe.Exec(ctx); err != nil {
-			return storeError(err)
+		if _, err := pipe.Exec(ctx); failed == nil {
+			failed = storeError(err)
 		}
 	}
-	for _, r := range records {
-		f.indexed.add(r.handle, r.userID)
+	for i, r := range records {
+		_, written := before[r.handle]
+		if written && (entered[i] == nil || entered[i].Err() == nil) {
+			f.indexed.add(r.handle, r.userID)
+		}
 	}
-	return nil
+	return failed
 }
 
 // writeRecords writes what is kept under the handles. It returns which users
-// were there before.
-func (f *Factory) writeRecords(ctx context.Context, records []record) ([]string, error) {
+// were there before, empty for none, by handle: of those that Redis answered
+// for. Its error is of the first that it did not.
+func (f *Factory) writeRecords(ctx context.Context, records []record) (before map[string]string, err error) {
 	calls := make([]call, len(records))
 	for i, r := range records {
 		calls[i] = call{
@@ -119,14 +127,13 @@ func (f *Factory) writeRecords(ctx context.Context, records []record) ([]string,
 		}
 	}
 	cmds, err := f.runAll(ctx, recordScript, calls)
-	if err != nil {
-		return nil, err
-	}
-	users := make([]string, len(records))
+	before = make(map[string]string, len(records))
 	for i, cmd := range cmds {
-		users[i], _ = cmd.Text()
+		if answer, ok := answered(cmd); ok {
+			before[records[i].handle], _ = answer.Text()
+		}
 	}
-	return users, nil
+	return before, err
 }
 
 // enter is writeIndex for a login. It returns the handles that the user has
@@ -170,12 +177,13 @@ func (f *Factory) endExcess(ctx context.Context, newest *Session, others []strin
 
 // addToUser enters a session under its user, and drops the entries whose
 // absolute lifetime is over.
-func (f *Factory) addToUser(ctx context.Context, pipe redis.Pipeliner, r record) {
+func (f *Factory) addToUser(ctx context.Context, pipe redis.Pipeliner, r record) (added *redis.IntCmd) {
 	key := userKey(r.userID)
 	expires := r.created.Add(f.cfg.AbsoluteTimeout).UnixMilli()
-	pipe.ZAdd(ctx, key, redis.Z{Score: float64(expires), Member: r.handle})
+	added = pipe.ZAdd(ctx, key, redis.Z{Score: float64(expires), Member: r.handle})
 	pipe.ZRemRangeByScore(ctx, key, "-inf", "("+strconv.FormatInt(r.seen.UnixMilli(), 10))
 	pipe.PExpire(ctx, key, f.cfg.AbsoluteTimeout)
+	return added
 }
 
 // indexed remembers which sessions this replica has indexed, and under which

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,27 +80,44 @@ type call struct {
 }
 
 // runAll runs a script many times in one round trip. The error is of the
-// first that failed; the others took effect.
+// first that failed: the others took effect, and answered tells which.
 func (f *Factory) runAll(ctx context.Context, script *redis.Script, calls []call) ([]*redis.Cmd, error) {
 	cmds := make([]*redis.Cmd, len(calls))
-	pipelined := func() error {
-		_, err := f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err := f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, c := range calls {
+			cmds[i] = script.EvalSha(ctx, p, c.keys, c.args...)
+		}
+		return nil
+	})
+	// Each node of a Cluster knows its own scripts. One that does not is told
+	// with the calls themselves: SCRIPT LOAD would fail for one that is away,
+	// and waiting for that may have taken all the time there was. Only nodes
+	// that have just answered are asked here.
+	if unknown := func(c *redis.Cmd) bool { return redis.HasErrorPrefix(c.Err(), "NOSCRIPT") }; slices.ContainsFunc(cmds, unknown) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_, err = f.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for i, c := range calls {
-				if cmds[i] == nil || redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
-					cmds[i] = script.EvalSha(ctx, p, c.keys, c.args...)
+				if unknown(cmds[i]) {
+					cmds[i] = script.Eval(ctx, p, c.keys, c.args...)
 				}
 			}
 			return nil
 		})
-		return err
 	}
-	err := pipelined()
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		if err = script.Load(ctx, f.rdb).Err(); err == nil {
-			err = pipelined()
+	for _, cmd := range cmds {
+		if err == nil && cmd.Err() != nil {
+			err = cmd.Err()
 		}
 	}
 	return cmds, storeError(err)
+}
+
+// answered returns what the script returned, and whether Redis did answer.
+// When time runs out for one master of a Cluster go-redis marks the commands
+// that were answered by others, too. Their answers stay.
+func answered(cmd *redis.Cmd) (answer *redis.Cmd, ok bool) {
+	return redis.NewCmdResult(cmd.Val(), nil), cmd.Val() != nil
 }
 
 // storeError keeps apart that Redis cannot be reached, that the caller gave

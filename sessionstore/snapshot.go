@@ -75,6 +75,15 @@ func (s *Snapshot) Readable(p Patterns) map[string]json.RawMessage {
 	return readable
 }
 
+// record is what is kept under the session's handle. What is known of the
+// client stays as it was.
+func (s *Snapshot) record(seen time.Time) record {
+	return record{
+		ref: s.ref, handle: s.handle, userID: s.userID, userName: s.userName,
+		created: s.created, seen: seen,
+	}
+}
+
 func (s *Snapshot) attributes() attributes {
 	s.once.Do(func() {
 		if s.raw != "" {

@@ -33,36 +33,40 @@ func (f *Factory) touch(ctx context.Context, s *Session) error {
 
 // Touch counts as activity of many sessions at once: it renews their idle
 // timeouts where that is due. Sessions that have ended, or have another ID by
-// now, are left alone. The snapshots stay as they are.
+// now, are left alone. The snapshots stay as they are. On an error those
+// were touched that are on masters which did answer.
 func (f *Factory) Touch(ctx context.Context, snaps ...*Snapshot) error {
+	_, err := f.touchAll(ctx, snaps)
+	return err
+}
+
+// touchAll is Touch; in the order of snaps it tells what is known of each.
+func (f *Factory) touchAll(ctx context.Context, snaps []*Snapshot) ([]life, error) {
 	sessions := make([]*stored, len(snaps))
 	for i, snap := range snaps {
 		sessions[i] = &stored{place: place{ref: snap.ref}, handle: snap.handle, created: snap.created}
 	}
 	lives, err := f.touchStored(ctx, sessions, f.cfg.TouchEvery)
-	if err != nil {
-		return err
-	}
 	var records []record
 	now := time.Now()
 	for i, snap := range snaps {
 		if lives[i].renewed {
-			records = append(records, record{
-				ref: snap.ref, handle: snap.handle, userID: snap.userID, userName: snap.userName,
-				created: snap.created, seen: now,
-			})
+			records = append(records, snap.record(now))
 		}
 	}
-	return f.writeIndex(ctx, records)
+	return lives, errors.Join(err, f.writeIndex(ctx, records))
 }
 
 // life is what touch.lua says of a session: what is left of it, negative when
 // there is none, and whether that was renewed.
 type life struct {
+	known   bool // Redis answered
 	left    time.Duration
 	renewed bool
 }
 
+// touchStored touches many sessions in one round trip. Its error is of the
+// first that Redis did not answer for.
 func (f *Factory) touchStored(ctx context.Context, sessions []*stored, every time.Duration) ([]life, error) {
 	now := time.Now()
 	calls := make([]call, len(sessions))
@@ -73,19 +77,20 @@ func (f *Factory) touchStored(ctx context.Context, sessions []*stored, every tim
 		}
 	}
 	cmds, err := f.runAll(ctx, touchScript, calls)
-	if err != nil {
-		return nil, err
-	}
 	lives := make([]life, len(sessions))
 	for i, cmd := range cmds {
-		answer, err := cmd.Int64Slice()
-		if err != nil || len(answer) != 2 {
-			return nil, errors.Join(errors.New("sessionstore: touch.lua answered something else"), err)
+		answer, ok := answered(cmd)
+		if !ok {
+			continue
 		}
-		lives[i] = life{left: time.Duration(answer[0]) * time.Millisecond, renewed: answer[1] == 1}
+		numbers, wrong := answer.Int64Slice()
+		if wrong != nil || len(numbers) != 2 {
+			return lives, errors.Join(errors.New("sessionstore: touch.lua answered something else"), wrong)
+		}
+		lives[i] = life{known: true, left: time.Duration(numbers[0]) * time.Millisecond, renewed: numbers[1] == 1}
 		if lives[i].renewed {
 			f.metrics.touches.Inc()
 		}
 	}
-	return lives, nil
+	return lives, err
 }

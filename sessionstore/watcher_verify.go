@@ -253,7 +253,8 @@ func (w *Watcher) endUnverified() {
 	}
 }
 
-// touchAll extends the life of the entries with activity, in one batch.
+// touchAll extends the life of the entries with activity, in one batch. Those
+// that Redis said nothing about wait for the next round.
 func (w *Watcher) touchAll(ctx context.Context) {
 	w.mu.Lock()
 	entries := w.queue.touch
@@ -270,16 +271,18 @@ func (w *Watcher) touchAll(ctx context.Context) {
 
 	writing, cancel := context.WithTimeout(ctx, w.patience())
 	defer cancel()
-	err := w.factory.Touch(writing, snapshots...)
+	lives, err := w.factory.touchAll(writing, snapshots)
+	if err != nil {
+		w.log.Debug("activity of bound sessions was not recorded as a whole yet", "err", err)
+	}
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err != nil {
-		w.log.Debug("activity of bound sessions was not recorded yet", "err", err)
-		w.queue.touch = append(w.queue.touch, entries...) // with the next round
-		return
-	}
-	for _, e := range entries {
+	for i, e := range entries {
+		if !lives[i].known {
+			w.queue.touch = append(w.queue.touch, e)
+			continue
+		}
 		e.touching = false
 		w.refreshLocked(e) // to know when it ends now
 	}
