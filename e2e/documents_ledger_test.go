@@ -371,4 +371,5 @@ type documentProofs struct {
 	lagging    int           // operations that pass a client who does not read
 	stopped    time.Duration // for that long
 	frames     int           // mutated ones sent to a replica
+	pageKills  int           // replicas killed while two pages publish
 }

@@ -1,140 +1,15 @@
-// Run with: node --test webapp/jstest/
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
-import { backoff, connect } from "../static/tandem.js";
-import { Sequence } from "../static/sequence.js";
-
-const op = (seq, epoch = "e") => ({ type: "operation", epoch, seq, id: `o${seq}`, payload: seq });
-const ops = (...seqs) => seqs.map((seq) => op(seq));
-
-function sequence() {
-  const got = [];
-  let repairs = 0;
-  const s = new Sequence({
-    apply: (o) => got.push(o.payload),
-    reset: (snapshot) => got.push(`reset ${snapshot}`),
-    repair: () => repairs++,
-  });
-  return { s, got, repairs: () => repairs };
-}
-
-test("operations are applied once and in order", () => {
-  const { s, got, repairs } = sequence();
-  s.history({ epoch: "e", seq: 2, recovered: true, snapshot: null, operations: ops(1, 2), more: false });
-  s.live(op(3));
-  s.live(op(3));
-  s.live(op(6));
-  s.live(op(5));
-  assert.equal(repairs(), 2);
-  s.history({ epoch: "e", to: 4, recovered: true, snapshot: null, operations: ops(4), more: false });
-  assert.deepEqual(got, ["reset null", 1, 2, 3, 4, 5, 6]);
-  assert.deepEqual(s.position(), { epoch: "e", seq: 6 });
-});
-
-test("a new epoch starts over", () => {
-  const { s, got, repairs } = sequence();
-  s.history({ epoch: "e", seq: 1, recovered: true, snapshot: null, operations: ops(1), more: false });
-  s.live(op(1, "f"));
-  assert.equal(repairs(), 1);
-  s.history({ epoch: "f", to: 1, recovered: false, snapshot: null, operations: [op(1, "f")], more: false });
-  s.live(op(2, "f"));
-  assert.deepEqual(got, ["reset null", 1, "reset null", 1, 2]);
-});
-
-test("a trimmed log starts at its snapshot, or at what is kept", () => {
-  for (const [snapshot, operations, seq] of [
-    [{ seq: 7, payload: "s" }, ops(8, 9), 9],
-    [{ seq: 7, payload: "s" }, ops(6, 7, 8), 8],
-    [{ seq: 9, payload: "s" }, [], 9],
-    [null, ops(5, 6), 6],
-    [null, [], 9],
-  ]) {
-    const { s, repairs } = sequence();
-    s.history({ epoch: "e", to: 9, recovered: false, snapshot, operations, more: false });
-    assert.equal(s.seq, seq);
-    assert.ok(repairs() === 0);
-  }
-});
-
-test("more is asked for, but never without progress", () => {
-  const { s, repairs } = sequence();
-  s.history({ epoch: "e", seq: 4, recovered: true, snapshot: null, operations: ops(1), more: true });
-  assert.equal(repairs(), 1);
-  s.history({ epoch: "e", to: 4, recovered: true, snapshot: null, operations: [], more: true });
-  assert.equal(repairs(), 1);
-});
-
-test("backoff grows, is bounded and spread", () => {
-  assert.equal(backoff(0, () => 0), 250);
-  assert.equal(backoff(0, () => 1), 500);
-  assert.equal(backoff(3, () => 1), 4000);
-  assert.equal(backoff(1e6, () => 1), 30_000);
-});
-
-class FakeSocket {
-  static all = [];
-  static get last() {
-    return FakeSocket.all.at(-1);
-  }
-  readyState = 1;
-  sent = [];
-  constructor(url, protocol) {
-    Object.assign(this, { url, protocol });
-    FakeSocket.all.push(this);
-  }
-  send(text) {
-    this.sent.push(JSON.parse(text));
-  }
-  close(code) {
-    this.readyState = 3;
-    this.closedWith = code;
-  }
-  types() {
-    return this.sent.map((f) => f.type);
-  }
-  reply(frame) {
-    this.onmessage({ data: JSON.stringify(frame) });
-  }
-  broadcast(frame) {
-    this.onmessage({ data: new TextEncoder().encode(JSON.stringify(frame)).buffer });
-  }
-  lose(code, reason = "") {
-    this.readyState = 3;
-    this.onclose({ code, reason });
-  }
-}
-
-const settle = () => new Promise((resolve) => setImmediate(resolve));
-
-async function join(joined = {}) {
-  await settle();
-  const ws = FakeSocket.last;
-  ws.onopen();
-  await settle();
-  ws.reply({ type: "hello", connection_id: `c${FakeSocket.all.length}`, heartbeat_ms: 10_000 });
-  ws.reply({ type: "auth_result", ok: true, user: { id: "1", name: "ada" }, color: "#112233" });
-  ws.reply({ type: "joined_document", epoch: "e", seq: 0, recovered: true, snapshot: null, operations: [], more: false, presence: [], ...joined });
-  return ws;
-}
-
-function open(options = {}) {
-  const seen = [];
-  const c = connect({
-    document: "a:b",
-    url: "https://example.test/ws/documents/",
-    WebSocket: FakeSocket,
-    random: () => 1,
-    onStatus: (s) => seen.push(s.state),
-    ...options,
-  });
-  return { c, seen };
-}
+import { FakeSocket, closeAll, join, op, open, ops, settle } from "./harness.mjs";
 
 beforeEach(() => {
   FakeSocket.all = [];
   mock.timers.enable({ apis: ["setTimeout", "Date"] });
 });
-afterEach(() => mock.timers.reset());
+afterEach(() => {
+  closeAll();
+  mock.timers.reset();
+});
 
 test("authenticates first, joins, then sends", async () => {
   const { c, seen } = open();
@@ -201,7 +76,9 @@ test("a refusal that passes is repeated, another is told", async () => {
   ws.reply({ type: "error", re: id, code: "RATE_LIMITED", retry_after_ms: 700 });
   const waiting = c.publish("y");
   assert.equal(ws.types().filter((t) => t === "operation").length, 1, "the later one waits");
-  mock.timers.tick(700);
+  mock.timers.tick(700 + 1099);
+  assert.equal(ws.types().filter((t) => t === "operation").length, 1, "whoever is refused again and again is cut off");
+  mock.timers.tick(1);
   assert.deepEqual(ws.sent.slice(-2).map((f) => f.payload), ["x", "y"]);
   ws.reply({ type: "ack", re: id, epoch: "e", seq: 1 });
   await acked;
@@ -245,8 +122,9 @@ test("authenticates again when that could not be answered", async () => {
   await settle();
   ws.reply({ type: "hello", connection_id: "c", heartbeat_ms: 10_000 });
   ws.reply({ type: "error", re: ws.sent[0].id, code: "UNAVAILABLE", retry_after_ms: 1000 });
-  mock.timers.tick(1000);
-  await settle();
+  mock.timers.tick(999);
+  assert.equal(ws.sent.length, 1);
+  mock.timers.tick(501); // no sooner than told, and spread
   assert.deepEqual(ws.types(), ["authenticate", "authenticate"]);
   assert.equal(c.status.state, "connecting");
 });
@@ -304,4 +182,144 @@ test("frames that are not known are ignored", async () => {
   ws.reply({ type: "something_new" });
   ws.reply({ type: "toString" });
   assert.equal(c.status.state, "joined");
+});
+
+test("who may not be in the document is told, and asks again when the session changes", async () => {
+  const errors = [];
+  const { c, seen } = open({ onError: (e) => errors.push(e.code) });
+  const ws = await join({ presence: [{ connection_id: "x" }] });
+  const acked = c.publish("x");
+  const kept = c.snapshot("s");
+  ws.reply({ type: "error", code: "FORBIDDEN", message: "not yours" });
+  ws.reply({ type: "left_document" });
+  assert.equal(c.status.state, "forbidden");
+  assert.equal(c.status.reason, "not yours");
+  assert.equal(c.members.size, 0);
+  await assert.rejects(acked, { code: "FORBIDDEN" });
+  await assert.rejects(kept, { code: "FORBIDDEN" });
+  await assert.rejects(c.publish("y"), { code: "FORBIDDEN" });
+  mock.timers.tick(60_000);
+  const joins = () => ws.types().filter((t) => t === "join_document").length;
+  assert.equal(joins(), 1, "asking again by itself would get the same answer");
+  c.sessionGet().catch(() => {});
+  assert.equal(ws.types().at(-1), "session_get", "the session is still there");
+  ws.reply({ type: "session_changed", set: { team: "b" }, delete: [] });
+  assert.equal(joins(), 2);
+  ws.reply({ type: "error", re: "~join", code: "FORBIDDEN", message: "not yours" });
+  c.retry();
+  ws.reply({ type: "joined_document", epoch: "e", seq: 0, recovered: true, snapshot: null, operations: [], more: false, presence: [] });
+  assert.deepEqual(seen.slice(-3), ["forbidden", "forbidden", "joined"]);
+  assert.deepEqual(errors, ["FORBIDDEN", "FORBIDDEN"]);
+});
+
+test("taken out of the document because nobody could be asked, it comes back", async () => {
+  const { c } = open();
+  const ws = await join();
+  const acked = c.publish("x");
+  const { id } = ws.sent.at(-1);
+  ws.reply({ type: "error", code: "UNAVAILABLE", retry_after_ms: 1000 });
+  ws.reply({ type: "left_document" });
+  ws.reply({ type: "error", re: id, code: "NOT_JOINED" });
+  assert.equal(c.status.state, "authenticated");
+  mock.timers.tick(1500);
+  assert.equal(ws.types().at(-1), "join_document");
+  ws.reply({ type: "joined_document", epoch: "e", seq: 0, recovered: true, snapshot: null, operations: [], more: false, presence: [] });
+  assert.equal(ws.sent.at(-1).id, id, "and says what it had to say");
+  ws.reply({ type: "ack", re: id, epoch: "e", seq: 1 });
+  await acked;
+});
+
+test("work waits while Redis is away, and another replica's Redis is another", async () => {
+  const { c } = open();
+  const ws = await join();
+  ws.reply({ type: "status", redis: "down" });
+  c.publish("x").catch(() => {});
+  ws.reply({ type: "error", re: ws.sent.at(-1).id, code: "UNAVAILABLE", retry_after_ms: 1000 });
+  const sent = ws.sent.length;
+  mock.timers.tick(9000);
+  assert.equal(ws.sent.length, sent);
+  ws.reply({ type: "status", redis: "up" });
+  assert.equal(ws.types().at(-1), "operation");
+  ws.reply({ type: "status", redis: "down" });
+  ws.lose(1006);
+  mock.timers.tick(500);
+  await join();
+  assert.equal(c.status.redis, "up");
+});
+
+test("what the page throws does not keep the rest from being applied", async () => {
+  const got = [];
+  const thrown = [];
+  const later = globalThis.queueMicrotask;
+  globalThis.queueMicrotask = (fn) => later(() => { try { fn(); } catch (error) { thrown.push(error.message); } });
+  try {
+    const { c } = open({
+      onOperation: (o) => {
+        got.push(o.seq);
+        if (o.seq === 1) throw new Error("the page's fault");
+      },
+    });
+    await join({ seq: 2, operations: ops(1, 2) });
+    await settle();
+    assert.deepEqual(got, [1, 2]);
+    assert.deepEqual(thrown, ["the page's fault"]);
+    assert.equal(c.status.state, "joined");
+  } finally {
+    globalThis.queueMicrotask = later;
+  }
+});
+
+test("closed in a callback, nothing more is told", async () => {
+  const got = [];
+  const { seen } = open({
+    onOperation: (o, c) => {
+      got.push(o.seq);
+      c.close();
+    },
+  });
+  await join({ seq: 2, operations: ops(1, 2) });
+  assert.deepEqual(got, [1]);
+  assert.deepEqual(seen, ["connecting", "authenticated", "closed"]);
+});
+
+test("a snapshot names the epoch that its position was counted in", async () => {
+  const { c } = open();
+  const ws = await join({ seq: 1, operations: ops(1) });
+  c.snapshot({ all: true }).catch(() => {});
+  const { type, epoch, seq, payload } = ws.sent.at(-1);
+  assert.deepEqual({ type, epoch, seq, payload }, { type: "snapshot", epoch: "e", seq: 1, payload: { all: true } });
+});
+
+test("pages of a long history are asked for, with broadcasts between them", async () => {
+  const got = [];
+  open({ onOperation: (o) => got.push(o.seq) });
+  const ws = await join({ seq: 4, operations: ops(1, 2), more: true });
+  assert.deepEqual(ws.sent.at(-1).since, { epoch: "e", seq: 2 });
+  ws.broadcast(op(5));
+  ws.reply({ type: "sync_response", re: "~sync", epoch: "e", from: 3, to: 5, recovered: true, snapshot: null, operations: ops(3), more: true });
+  assert.deepEqual(ws.sent.at(-1).since, { epoch: "e", seq: 3 });
+  ws.reply({ type: "sync_response", re: "~sync", epoch: "e", from: 4, to: 5, recovered: true, snapshot: null, operations: ops(4, 5), more: false });
+  assert.deepEqual(got, [1, 2, 3, 4, 5]);
+});
+
+test("a new epoch is told by lagged, and starts over", async () => {
+  const got = [];
+  const { c } = open({ onOperation: (o) => got.push(`${o.epoch}${o.seq}`), onReset: (s) => got.push(s) });
+  const ws = await join({ seq: 1, operations: ops(1) });
+  ws.reply({ type: "lagged", channel: "operations", dropped: 0, epoch: "f", seq: 3 });
+  ws.broadcast(op(4, "f"));
+  ws.reply({ type: "sync_response", re: "~sync", epoch: "f", from: 3, to: 3, recovered: false, snapshot: { seq: 2, payload: "S" }, operations: [op(3, "f")], more: false });
+  assert.deepEqual(ws.sent.at(-1).since, { epoch: "f", seq: 3 });
+  ws.reply({ type: "sync_response", re: "~sync", epoch: "f", from: 4, to: 4, recovered: true, snapshot: null, operations: [op(4, "f")], more: false });
+  assert.deepEqual(got, [null, "e1", "S", "f3", "f4"]);
+  assert.deepEqual(c.position, { epoch: "f", seq: 4 });
+});
+
+test("one who came back takes its old place in one callback", async () => {
+  const sizes = [];
+  const { c } = open({ onPresence: (m) => sizes.push([...m.keys()].join()) });
+  const ws = await join({ presence: [{ connection_id: "old", user_id: "2" }] });
+  ws.broadcast({ type: "presence", joined: [{ connection_id: "new", user_id: "2" }], left: [{ connection_id: "old", reason: "replaced" }] });
+  assert.deepEqual(sizes, ["old", "new"]);
+  assert.equal(c.members.size, 1);
 });

@@ -8,6 +8,9 @@ import { Sheet } from "./sheet.js";
 /** Every so many operations whoever sent the last one keeps a snapshot. */
 const SNAPSHOT_EVERY = 200;
 
+/** Refusals that the status tells, or that only cost a snapshot. */
+const SILENT = new Set(["CLOSED", "CONFLICT", "DISCONNECTED"]);
+
 /** @param {string} id @returns {any} */
 const el = (id) => document.getElementById(id);
 const { document: name, userName, login } = el("app").dataset;
@@ -32,7 +35,7 @@ async function send(/** @type {object} */ payload) {
     const ack = await stored;
     if (ack.seq % SNAPSHOT_EVERY === 0) await connection.snapshot(lines.snapshot());
   } catch (error) {
-    if (error.code !== "CLOSED" && error.code !== "CONFLICT" && error.code !== "DISCONNECTED") banner(`Not saved: ${error.message}`);
+    if (!SILENT.has(error.code)) banner(`Not saved: ${error.message}`);
   } finally {
     showUnsaved();
   }
@@ -64,7 +67,7 @@ const connection = connect({
 });
 tell({});
 
-const TEXT = { connecting: "Connecting…", authenticated: "Joining…", joined: "Live", waiting: "Reconnecting…", closed: "Disconnected" };
+const TEXT = { connecting: "Connecting…", authenticated: "Joining…", joined: "Live", waiting: "Reconnecting…", forbidden: "No access", closed: "Disconnected" };
 const ENDED = {
   logout: "You have logged out.",
   revoked: "This session was ended elsewhere.",
@@ -76,7 +79,7 @@ const ENDED = {
 function showStatus(status) {
   const away = status.state === "joined" && status.redis === "down";
   const pill = el("status");
-  pill.dataset.state = away ? "down" : status.state === "closed" ? "ended" : status.state;
+  pill.dataset.state = away ? "down" : status.state === "closed" || status.state === "forbidden" ? "ended" : status.state;
   pill.textContent = away ? "Store away: changes wait" : TEXT[status.state];
   const live = status.state === "joined" || status.state === "waiting";
   for (const control of document.querySelectorAll("#add input, #add button, #lines input, #lines button")) {
@@ -84,6 +87,7 @@ function showStatus(status) {
   }
   el("chat-name").disabled = status.state !== "joined";
   if (status.state === "joined") banner("");
+  if (status.state === "forbidden") banner("You may not be in this document.", "Try again", () => connection.retry());
   if (status.state === "closed" && status.code !== 1000) {
     const why = status.code === 4401 ? ENDED[status.reason ?? ""] ?? "You are not logged in." : `The connection was closed: ${status.reason || status.code}.`;
     banner(why, "Log in", () => location.assign(login ?? "/login"));

@@ -2,25 +2,38 @@
 /**
  * The client of a shared document: one WebSocket that knows the page's
  * session, comes back by itself, and applies every operation once, in order.
- * No dependencies; types are in tandem.d.ts.
+ * No dependencies; types are in tandem.d.ts, the guide is docs/CLIENT.md.
+ *
+ * Who does what: link.js has the socket and its reconnects, outbox.js what
+ * waits for an answer, sequence.js the order of operations; here is the
+ * protocol, docs/PROTOCOL.md, and what the page is told.
  *
  * @typedef {import("./tandem.d.ts").Options} Options
  * @typedef {import("./tandem.d.ts").Member} Member
  * @typedef {import("./tandem.d.ts").Status} Status
  */
 
+import { TandemError } from "./errors.js";
+import { Link, address, backoff } from "./link.js";
+import { Outbox } from "./outbox.js";
 import { Sequence } from "./sequence.js";
 
-/** Close codes after which coming back makes sense. */
-export const RETRY = new Set([1001, 1006, 1012, 4429, 4503]);
+export { TandemError, backoff };
 
-/** Refusals that a later repeat of the same operation can get past. */
+/** Refusals that a later repeat can get past. */
 const LATER = new Set(["RATE_LIMITED", "UNAVAILABLE", "NOT_JOINED", "AUTH_REQUIRED"]);
 
-/** Requests that wait for the connection; more are refused. */
-const REQUESTS = 32;
+/** When the server does not say how much later. */
+const LATER_MS = 1000;
 
-/** IDs of our own frames start with a tilde. */
+/**
+ * Who is refused for ten seconds on end is cut off, and one that sends again
+ * as soon as it may is refused again at once: a pause of more than a second
+ * is forgiven, and lets the allowance grow.
+ */
+const BREATH_MS = 1100;
+
+/** IDs of frames whose answers are not anybody's promise. */
 const AUTH = "~auth";
 const JOIN = "~join";
 const SYNC = "~sync";
@@ -28,34 +41,13 @@ const SYNC = "~sync";
 /** Presence states are sent this often at most, the newest one. */
 const PRESENCE_MS = 50;
 
-export class TandemError extends Error {
-  /** @param {string} code @param {string} [message] */
-  constructor(code, message) {
-    super(message || code);
-    this.name = "TandemError";
-    this.code = code;
-  }
-}
-
-/**
- * Milliseconds to wait before attempt n (from 0): doubling from half a second
- * to half a minute, half of it random so that a crowd comes back spread out.
- * @param {number} attempt @param {() => number} [random]
- */
-export function backoff(attempt, random = Math.random) {
-  const most = Math.min(30_000, 500 * 2 ** Math.min(attempt, 10));
-  return Math.round(most * (0.5 + random() / 2));
-}
-
 /**
  * Opens a document and keeps it open until `close`. No callback comes before
  * this has returned.
  * @param {Options} options
  */
 export function connect(options) {
-  const connection = new Connection(options);
-  queueMicrotask(() => connection.open());
-  return connection;
+  return new Connection(options);
 }
 
 export class Connection {
@@ -69,58 +61,62 @@ export class Connection {
   /** @type {Status} */
   status = { state: "connecting", redis: "up" };
 
-  /** @type {WebSocket | null} */
-  #ws = null;
-  #attempt = 0;
-  #comeBackAt = 0; // told by `reconnect`
-  #counter = 0;
-  #joined = false;
+  #options;
+  #link;
+  #outbox;
+  #sequence;
+  #joined = false; // before the page is told so, after what the answer held
   #syncing = false;
   #syncAgain = false;
-  #paused = false; // operations wait for a refusal to pass
+  /** The error that says why the server is about to take us out of the document. @type {any} */
+  #ousted = null;
   /** @type {Promise<unknown> | null} */
   #renewing = null;
-  #heard = false;
-  #pinged = false;
   /** @type {unknown} */
   #presence = undefined;
-  /** @type {Record<string, ReturnType<typeof setTimeout> | undefined>} */
+  /** One a name. @type {Record<string, ReturnType<typeof setTimeout> | undefined>} */
   #timers = {};
-  /** @type {Map<string, {payload: unknown, sent: boolean, resolve: Function, reject: Function}>} */
-  #operations = new Map(); // not yet acknowledged, in order
-  /** @type {Map<string, {frame: object, sent: boolean, resolve: Function, reject: Function}>} */
-  #requests = new Map();
-  #online = () => this.retry();
 
   /** @param {Options} options */
   constructor(options) {
-    this.options = options;
-    this.sequence = new Sequence({
-      apply: (op) => options.onOperation?.(op, this),
-      reset: (snapshot) => options.onReset?.(snapshot, this),
+    const { ticket, WebSocket, random, signal } = options;
+    this.#options = options;
+    this.#outbox = new Outbox(options, (text) => this.#link.send(text));
+    this.#sequence = new Sequence({
+      apply: (op) => this.#tell("onOperation", op),
+      reset: (snapshot) => this.#tell("onReset", snapshot),
       repair: () => this.#sync(),
     });
+    signal?.addEventListener("abort", this.#abort);
+    if (signal?.aborted) queueMicrotask(this.#abort); // before the link opens
+    this.#link = new Link(
+      { url: address(options), ticket, WebSocket, random },
+      {
+        connecting: () => this.#set({ state: "connecting" }),
+        open: (t) => this.#link.send({ type: "authenticate", id: AUTH, ticket: t }),
+        // @ts-ignore: the type was just looked up; what a newer server may send is ignored
+        frame: (f) => Object.hasOwn(this.#on, f.type) && this.#on[f.type](f),
+        lost: (code, reason, wait) => this.#lost(code, reason, wait),
+        ended: (code, reason) => this.#ended(code, reason),
+      },
+    );
   }
 
   /** Sends an operation; resolves once it is stored. It survives reconnects. */
   publish(/** @type {unknown} */ payload, id = randomID()) {
-    if (this.status.state === "closed") return Promise.reject(new TandemError("CLOSED"));
-    if (this.#operations.size >= (this.options.maxPending ?? 1000)) return Promise.reject(new TandemError("TOO_MANY"));
-    return new Promise((resolve, reject) => {
-      this.#operations.set(id, { payload, sent: false, resolve, reject });
-      this.#flush();
-    });
+    return this.#sending(true, () => this.#outbox.publish(payload, id));
   }
 
   /** Tells the others our state: at most every 50 ms, the newest one. */
   setPresence(/** @type {unknown} */ state) {
+    if (this.status.state === "closed") return;
     this.#presence = state;
-    this.#later("presence", PRESENCE_MS, () => this.#sendPresence());
+    this.#timers.presence ??= this.#timer("presence", PRESENCE_MS, () => this.#sendPresence());
   }
 
   /** Keeps `payload` as what the document is at our position. */
   snapshot(/** @type {unknown} */ payload) {
-    return this.#request({ type: "snapshot", seq: this.sequence.seq, payload });
+    return this.#request({ type: "snapshot", ...this.#sequence.position(), payload }, true);
   }
 
   /** Reads the page's session: all that is readable, or `keys`. */
@@ -135,98 +131,55 @@ export class Connection {
 
   /** Operations that are not acknowledged yet. */
   get unacknowledged() {
-    return this.#operations.size;
+    return this.#outbox.unacknowledged;
   }
 
-  /** Tries again now rather than when the wait is over. */
+  /** Up to where operations were applied; undefined before the first join. */
+  get position() {
+    return this.#sequence.position();
+  }
+
+  /** Tries again now rather than when the wait is over, or to join where that was forbidden. */
   retry() {
-    if (this.status.state === "waiting") this.open();
+    if (this.status.state === "forbidden") this.#join();
+    else this.#link.retry();
   }
 
   /** Leaves for good. What is not acknowledged is rejected. */
   close() {
-    this.#drop(1000);
-    this.#end("closed by the page", 1000);
+    this.#link.end(1000, "closed by the page");
   }
 
-  open() {
-    if (this.#ws || this.status.state === "closed") return;
-    globalThis.addEventListener?.("online", this.#online);
-    this.#clear();
-    this.#set({ state: "connecting" });
-    const ws = new (this.options.WebSocket ?? globalThis.WebSocket)(this.#url(), "tandem.v1");
-    this.#ws = ws;
-    ws.binaryType = "arraybuffer";
-    ws.onopen = () => this.#authenticate(ws);
-    ws.onmessage = (event) => this.#receive(event.data);
-    ws.onclose = (event) => this.#closed(event.code, event.reason);
-  }
-
-  #url() {
-    const base = globalThis.location?.href;
-    const url = new URL(this.options.url ?? "/ws/documents/", base);
-    url.protocol = url.protocol.replace("http", "ws");
-    url.pathname = url.pathname.replace(/\/?$/, "/") + encodeURIComponent(this.options.document);
-    if (this.options.color) url.searchParams.set("color", this.options.color);
-    return url.href;
-  }
-
-  /** @param {WebSocket} ws */
-  async #authenticate(ws) {
-    try {
-      const ticket = await this.options.ticket?.();
-      if (this.#ws === ws) this.#send({ type: "authenticate", id: AUTH, ticket });
-    } catch {
-      if (this.#ws !== ws) return;
-      this.#drop(1000);
-      this.#closed(1006, "no ticket");
-    }
-  }
-
-  /** @param {object} frame */
-  #send(frame) {
-    if (this.#ws?.readyState === 1) this.#ws.send(JSON.stringify(frame));
-  }
-
-  /** @param {string | ArrayBuffer} data */
-  #receive(data) {
-    this.#heard = true;
-    this.#pinged = false;
-    const frame = JSON.parse(typeof data === "string" ? data : new TextDecoder().decode(data));
-    // @ts-ignore: the type was just looked up; what a newer server may send is ignored
-    if (Object.hasOwn(this.#on, frame.type)) this.#on[frame.type](frame);
-  }
+  #abort = () => this.#link.end(1000, "aborted");
 
   #on = {
     hello: (/** @type {any} */ f) => {
       this.id = f.connection_id;
-      this.#beat(f.heartbeat_ms || 10_000);
+      this.#outbox.maxBytes = f.max_message_bytes || Infinity;
+      this.#link.watch(f.heartbeat_ms || 10_000);
     },
     auth_result: (/** @type {any} */ f) => {
-      if (!f.ok) return; // close 4401 follows
+      if (!f.ok) return; // the close that follows says more
       this.user = f.user;
       this.color = f.color;
-      this.#set({ state: "authenticated" });
+      this.#set({ state: "authenticated", redis: "up" }); // if not, we are told
       this.#join();
       this.#flush();
     },
     joined_document: (/** @type {any} */ f) => {
       this.#joined = true;
-      this.sequence.history(f);
+      this.#sequence.history(f);
       this.#present(f.presence);
       this.#set({ state: "joined" });
       this.#sendPresence();
       this.#flush();
     },
-    left_document: () => {
-      this.#joined = this.#syncing = this.#syncAgain = false;
-      this.#join();
-    },
-    operation: (/** @type {any} */ f) => this.sequence.live(f),
+    left_document: () => this.#left(this.#ousted ?? { code: "UNAVAILABLE" }),
+    operation: (/** @type {any} */ f) => this.#sequence.live(f),
     sync_response: (/** @type {any} */ f) => {
       const again = this.#syncAgain;
       this.#syncing = this.#syncAgain = false;
-      this.sequence.history(f);
+      this.#sequence.history(f);
       if (f.presence) this.#present(f.presence);
       if (again && !this.#syncing) this.#sync();
     },
@@ -235,45 +188,40 @@ export class Connection {
         this.members.set(m.connection_id, { ...this.members.get(m.connection_id), ...m });
       }
       for (const m of f.left ?? []) this.members.delete(m.connection_id);
-      this.options.onPresence?.(this.members, this);
+      this.#tell("onPresence", this.members);
     },
     lagged: () => this.#sync(), // the answer holds everybody again, if it was presence
     ack: (/** @type {any} */ f) => {
-      this.#operations.get(f.re)?.resolve({ epoch: f.epoch, seq: f.seq, duplicate: !!f.duplicate });
-      this.#operations.delete(f.re);
-      this.#settle(f);
+      this.#outbox.settle(f.re, { epoch: f.epoch, seq: f.seq, duplicate: !!f.duplicate });
       this.#flush();
     },
-    session: (/** @type {any} */ f) => this.#settle(f),
-    session_changed: (/** @type {any} */ f) => this.options.onSessionChanged?.({ set: f.set ?? {}, delete: f.delete ?? [] }, this),
-    session_expiring: (/** @type {any} */ f) => this.options.onSessionExpiring?.(f.in_ms, this),
+    session: (/** @type {any} */ f) => this.#outbox.settle(f.re, f),
+    session_changed: (/** @type {any} */ f) => {
+      this.#tell("onSessionChanged", { set: f.set ?? {}, delete: f.delete ?? [] });
+      if (this.status.state === "forbidden") this.#join();
+    },
+    session_expiring: (/** @type {any} */ f) => this.#tell("onSessionExpiring", f.in_ms),
     renew: () => {
-      this.#renewing ??= Promise.resolve((this.options.renew ?? renew)())
-        .catch(() => {}) // the server asks again
+      this.#renewing ??= Promise.resolve((this.#options.renew ?? renew)())
+        .catch(() => {}) // the next login, or the next renew, sets it
         .finally(() => (this.#renewing = null));
     },
     status: (/** @type {any} */ f) => {
-      this.#set({ state: this.status.state, redis: f.redis });
+      this.#set({ ...this.status, redis: f.redis });
       if (f.redis === "up") this.#resume();
     },
-    reconnect: (/** @type {any} */ f) => {
-      this.#comeBackAt = Date.now() + f.after_ms;
-      this.#later("reconnect", f.after_ms, () => {
-        this.#drop(1000);
-        this.#closed(1012, "reconnect");
-      });
-    },
+    reconnect: (/** @type {any} */ f) => this.#link.moveIn(f.after_ms || 0),
     error: (/** @type {any} */ f) => this.#refused(f),
   };
 
   /** @param {Member[]} everybody */
   #present(everybody) {
     this.members = new Map(everybody.map((m) => [m.connection_id, m]));
-    this.options.onPresence?.(this.members, this);
+    this.#tell("onPresence", this.members);
   }
 
   #join() {
-    this.#send({ type: "join_document", id: JOIN, since: this.sequence.position() });
+    this.#link.send({ type: "join_document", id: JOIN, since: this.#sequence.position() });
   }
 
   /** Reads from the log what is missing: one request at a time, and one more when a gap was seen meanwhile. */
@@ -282,150 +230,146 @@ export class Connection {
     this.#syncAgain = this.#syncing;
     if (this.#syncing) return;
     this.#syncing = true;
-    this.#send({ type: "sync_request", id: SYNC, since: this.sequence.position() });
+    this.#link.send({ type: "sync_request", id: SYNC, since: this.#sequence.position() });
   }
 
   #sendPresence() {
-    if (this.#joined && this.#presence !== undefined) this.#send({ type: "presence", state: this.#presence });
+    if (this.status.state === "joined" && this.#presence !== undefined) this.#link.send({ type: "presence", state: this.#presence });
   }
 
-  /** Sends what waits, in order, a bounded number under way. */
   #flush() {
-    if (this.status.state === "authenticated" || this.status.state === "joined") {
-      for (const [id, request] of this.#requests) {
-        if (!request.sent) this.#send({ ...request.frame, id });
-        request.sent = true;
-      }
-    }
-    if (!this.#joined || this.#paused) return;
-    let room = this.options.inFlight ?? 32;
-    for (const [id, op] of this.#operations) {
-      if (room-- <= 0) return;
-      if (!op.sent) this.#send({ type: "operation", id, payload: op.payload });
-      op.sent = true;
-    }
+    this.#outbox.flush(this.status.state);
   }
 
-  /** @param {object} frame @returns {Promise<any>} */
-  #request(frame) {
-    if (this.status.state === "closed") return Promise.reject(new TandemError("CLOSED"));
-    if (this.#requests.size >= REQUESTS) return Promise.reject(new TandemError("TOO_MANY"));
-    return new Promise((resolve, reject) => {
-      this.#requests.set(`~${++this.#counter}`, { frame, sent: false, resolve, reject });
-      this.#flush();
-    });
+  /** @param {object} frame @param {boolean} [joined] whether it needs the document @returns {Promise<any>} */
+  #request(frame, joined = false) {
+    return this.#sending(joined, () => this.#outbox.request(frame, joined));
   }
 
-  /** @param {{re?: string}} f */
-  #settle(f) {
-    this.#requests.get(f.re ?? "")?.resolve(f);
-    this.#requests.delete(f.re ?? "");
+  /** @param {boolean} joined @param {() => Promise<any>} put hands it to the outbox @returns {Promise<any>} */
+  #sending(joined, put) {
+    const { state, reason } = this.status;
+    if (state === "closed") return Promise.reject(new TandemError("CLOSED", reason));
+    if (state === "forbidden" && joined) return Promise.reject(new TandemError("FORBIDDEN", reason));
+    const answered = put();
+    this.#flush();
+    return answered;
   }
 
-  /** @param {{re?: string, code: string, message: string, retry_after_ms?: number}} f */
+  /** @param {{re?: string, code: string, message?: string, retry_after_ms?: number}} f */
   #refused(f) {
-    const op = this.#operations.get(f.re ?? "");
-    const later = LATER.has(f.code);
-    const wait = f.retry_after_ms ?? 1000;
-    if (f.re === SYNC) this.#syncing = false;
-    const ws = this.#ws;
-    if (later && ws && f.re === AUTH) return this.#later(AUTH, wait, () => this.#authenticate(ws));
-    if (later && f.re === SYNC) return this.#later(SYNC, wait, () => this.#sync());
-    if (later && f.re === JOIN) return this.#later(JOIN, wait, () => this.#join());
-    if (later && (op || !f.re)) {
+    const re = f.re ?? "";
+    const wait = f.retry_after_ms ?? LATER_MS;
+    if (re === JOIN) return this.#left(f);
+    if (re === SYNC) this.#syncing = false;
+    if (LATER.has(f.code)) {
+      if (re === AUTH) return this.#authenticateIn(this.#spread(wait));
+      if (re === SYNC) return this.#later(SYNC, wait, () => this.#sync());
       // Sent again it is recognised by its ID, so repeating is always safe.
-      for (const o of op ? [op] : this.#operations.values()) o.sent = false;
-      this.#paused = true;
-      return this.#later("resume", wait, () => this.#resume());
+      if (this.#outbox.postpone(re)) return this.#pause(f.code === "RATE_LIMITED" ? wait + BREATH_MS : wait);
+      // What has no ID is presence, or UNAVAILABLE that tells why we shall not stay.
+      if (!re && f.code !== "UNAVAILABLE") return this.#later("presence", wait, () => this.#sendPresence());
+    }
+    const error = new TandemError(f.code, f.message, f.retry_after_ms);
+    if (this.#outbox.reject(re, error)) return this.#flush();
+    if (!re && (f.code === "FORBIDDEN" || f.code === "UNAVAILABLE")) this.#ousted = f; // left_document follows
+    else this.#tell("onError", error);
+  }
+
+  /** We are not in the document, for a reason that passes or one that does not. @param {any} f an error frame */
+  #left(f) {
+    this.#ousted = null;
+    this.#joined = this.#syncing = this.#syncAgain = false;
+    this.#empty();
+    if (LATER.has(f.code)) {
+      this.#set({ state: "authenticated" });
+      return this.#later(JOIN, this.#spread(f.retry_after_ms ?? LATER_MS), () => this.#join());
     }
     const error = new TandemError(f.code, f.message);
-    (op ?? this.#requests.get(f.re ?? ""))?.reject(error);
-    this.#operations.delete(f.re ?? "");
-    this.#requests.delete(f.re ?? "");
-    this.options.onError?.(error, this);
+    this.#set({ state: "forbidden", reason: f.message });
+    this.#outbox.forbid(error);
+    this.#tell("onError", error);
+  }
+
+  /** A ticket serves once, so another one comes with another socket. @param {number} ms */
+  #authenticateIn(ms) {
+    if (this.#options.ticket) return this.#link.again(ms, "not authenticated");
+    this.#later(AUTH, ms, () => this.#link.send({ type: "authenticate", id: AUTH }));
+  }
+
+  #pause(/** @type {number} */ ms) {
+    this.#outbox.paused = true;
+    this.#later("resume", ms, () => {
+      if (this.status.redis === "up") this.#resume(); // else we are told when it is
+    });
   }
 
   #resume() {
-    this.#paused = false;
+    this.#outbox.paused = false;
     this.#flush();
   }
 
-  /** Finds a dead link, which a browser does not tell: quiet for one beat, we ask; quiet for another, it is gone. */
-  #beat(/** @type {number} */ ms) {
-    this.#later("beat", ms, () => {
-      if (!this.#heard && this.#pinged) {
-        this.#drop(4000);
-        this.#closed(1006, "no answer");
-        return;
-      }
-      if (!this.#heard) {
-        this.#send({ type: "ping" });
-        this.#pinged = true;
-      }
-      this.#heard = false;
-      this.#attempt = 0; // it has held for a while
-      this.#beat(ms);
-    });
+  /** No sooner than told, and not all at once. @param {number} ms */
+  #spread(ms) {
+    return ms + Math.round(((this.#options.random ?? Math.random)() * ms) / 2);
   }
 
-  /** Lets go of the socket without waiting for its close. @param {number} code */
-  #drop(code) {
-    const ws = this.#ws;
-    this.#ws = null;
-    if (!ws) return;
-    ws.onopen = ws.onmessage = ws.onclose = null;
-    ws.close(code);
+  /** @param {number} code @param {string} reason @param {number} wait */
+  #lost(code, reason, wait) {
+    this.#clear();
+    this.#ousted = null;
+    this.#joined = this.#syncing = this.#syncAgain = false;
+    this.#outbox.lost();
+    this.#set({ state: "waiting", code, reason, retryInMs: wait });
+    this.#empty();
   }
 
   /** @param {number} code @param {string} reason */
-  #closed(code, reason) {
-    this.#ws = null;
+  #ended(code, reason) {
     this.#clear();
-    this.#joined = this.#syncing = this.#syncAgain = this.#paused = this.#pinged = false;
-    for (const op of this.#operations.values()) op.sent = false;
-    for (const [id, request] of this.#requests) {
-      if (!request.sent) continue; // whether it took effect is not known
-      this.#requests.delete(id);
-      request.reject(new TandemError("DISCONNECTED"));
-    }
-    if (this.members.size > 0) {
-      this.members = new Map();
-      this.options.onPresence?.(this.members, this);
-    }
-    if (!RETRY.has(code)) {
-      this.#end(reason, code);
-      return;
-    }
-    const told = this.#comeBackAt - Date.now();
-    const wait = this.#comeBackAt > 0 ? Math.max(0, told) : backoff(this.#attempt++, this.options.random);
-    this.#comeBackAt = 0;
-    this.#later("open", wait, () => this.open());
-    this.#set({ state: "waiting", code, reason, retryInMs: wait });
+    this.#options.signal?.removeEventListener("abort", this.#abort);
+    this.#empty();
+    this.#set({ state: "closed", code, reason });
+    this.#outbox.end(new TandemError("CLOSED", reason));
   }
 
-  /** @param {string} reason @param {number} code */
-  #end(reason, code) {
-    if (this.status.state === "closed") return;
-    this.#clear();
-    globalThis.removeEventListener?.("online", this.#online);
-    this.#set({ state: "closed", code, reason });
-    for (const waiting of [this.#operations, this.#requests]) {
-      for (const { reject } of waiting.values()) reject(new TandemError("CLOSED", reason));
-      waiting.clear();
-    }
+  /** Whoever is here, we do not see them. */
+  #empty() {
+    if (this.members.size > 0) this.#present([]);
   }
 
   /** @param {Partial<Status> & {state: Status["state"]}} status */
   #set(status) {
+    if (this.status.state === "closed") return;
     this.status = { redis: this.status.redis, ...status };
-    this.options.onStatus?.(this.status, this);
+    this.#tell("onStatus", this.status);
   }
 
-  /** One timer a name; a presence that waits already is not put off. @param {string} name @param {number} ms @param {() => void} fn */
+  /**
+   * Calls back. What the page throws is the page's: here it must not keep the
+   * rest of a frame from being applied.
+   * @param {string} name @param {unknown} about
+   */
+  #tell(name, about) {
+    if (this.status.state === "closed" && name !== "onStatus") return;
+    try {
+      /** @type {any} */ (this.#options)[name]?.(about, this);
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
+  }
+
+  /** Once more from now. @param {string} name @param {number} ms @param {() => void} fn */
   #later(name, ms, fn) {
-    if (name === "presence" && this.#timers[name] !== undefined) return;
     clearTimeout(this.#timers[name]);
-    this.#timers[name] = setTimeout(() => {
+    this.#timers[name] = this.#timer(name, ms, fn);
+  }
+
+  /** @param {string} name @param {number} ms @param {() => void} fn */
+  #timer(name, ms, fn) {
+    return setTimeout(() => {
       this.#timers[name] = undefined;
       fn();
     }, ms);
