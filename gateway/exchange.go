@@ -201,6 +201,9 @@ func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 		x.sent += int64(written)
 		return int64(written), errors.Join(writeErr, err)
 	}
+	if f, ok := x.ResponseWriter.(http.Flusher); ok {
+		f.Flush() // the header alone: else net/http reads the file's beginning to guess its type, which is known
+	}
 	n, err := io.Copy(x.ResponseWriter, src)
 	x.sent += n
 	return n, err

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// recorder is an upstream that keeps every byte it gets, and answers each
-// request that a strict reader of RFC 9112 finds in them.
+// recorder is an upstream that keeps every byte it gets, and answers one
+// request on each connection.
 type recorder struct {
 	url string
 	mu  sync.Mutex
@@ -44,15 +44,12 @@ func newRecorder(t *testing.T) *recorder {
 func (rec *recorder) serve(c net.Conn) {
 	defer c.Close()
 	r := bufio.NewReader(io.TeeReader(c, rec))
-	for {
-		req, err := http.ReadRequest(r)
-		if err != nil {
-			return
-		}
-		_, _ = io.Copy(io.Discard, req.Body)
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+	req, err := http.ReadRequest(r)
+	if err != nil {
 		return
 	}
+	_, _ = io.Copy(io.Discard, req.Body)
+	_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 }
 
 func (rec *recorder) Write(p []byte) (int, error) {
