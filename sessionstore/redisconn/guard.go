@@ -115,13 +115,24 @@ func (g *guard) suspect() {
 // dropAll closes every connection, subscriptions too: those of an outage that
 // is over. Which of them survived it is not known, and what waits for a reply
 // on one that did not would wait for its time-out.
+//
+// TLS says good-bye before it closes, and waits five seconds for a link that
+// takes no more bytes; whoever is dropped here is not told.
 func (g *guard) dropAll() {
 	g.mu.Lock()
 	conns := slices.Collect(maps.Keys(g.conns))
 	g.mu.Unlock()
 	for _, c := range conns {
-		_ = c.Conn.Close()
+		_ = beneath(c.Conn).Close()
 	}
+}
+
+// beneath is the connection under TLS, or nc itself.
+func beneath(nc net.Conn) net.Conn {
+	if wrapper, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		return wrapper.NetConn()
+	}
+	return nc
 }
 
 var (

@@ -25,10 +25,7 @@ func newSocket(nc net.Conn) *socket {
 
 // rawSocket finds the socket under nc, through TLS; nil for a pipe.
 func rawSocket(nc net.Conn) syscall.RawConn {
-	if wrapper, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		nc = wrapper.NetConn()
-	}
-	if sc, ok := nc.(syscall.Conn); ok {
+	if sc, ok := beneath(nc).(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			return raw
 		}
