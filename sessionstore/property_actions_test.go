@@ -214,7 +214,7 @@ func (m *machine) login(t *rapid.T) {
 		m.settle(t, s)
 		was := c.base[sessionUser]
 		keeps = m.answerOf(s, c.at, true, now).ok && (was == "" || was == login.UserID) && (s.user == "" || s.user == login.UserID)
-		if was != "" && was != login.UserID && (s.lapsed || m.answerOf(s, c.at, true, now).ok) {
+		if was != "" && was != login.UserID && (s.unmarked() || m.answerOf(s, c.at, true, now).ok) {
 			s.ended(sessionstore.ReasonLogout)
 		}
 	}

@@ -27,7 +27,7 @@ func (m *machine) end(t *rapid.T) {
 	if rapid.Bool().Draw(t, "by handle") && s.handle != "" {
 		err := r.EndHandle(m.ctx, s.handle, sessionstore.ReasonRevoked)
 		a.absent = a.absent || s.hidden
-		if a.check(t, "revoke", err); err == nil || s.lapsed {
+		if a.check(t, "revoke", err); err == nil || s.unmarked() {
 			s.ended(sessionstore.ReasonRevoked)
 		}
 		return

@@ -97,6 +97,7 @@ func (m *machine) settle(t *rapid.T, s *modelled) {
 	if !s.over && m.timedOut(t, s, m.exists(s.id()), time.Now()) {
 		s.expired()
 	}
+	s.faded = s.faded || s.over && time.Since(s.overAt) >= m.absolute
 }
 
 func (m *machine) ref(id string) string {

@@ -30,6 +30,7 @@ type modelled struct {
 	over    bool
 	overAt  time.Time
 	lapsed  bool                  // its time ran out; somebody may have ended it all the same, later
+	faded   bool                  // the mark of its end may have run out
 	reasons []sessionstore.Reason // that the end may have
 	zombies map[string]bool       // IDs under which an application wrote after their end
 }
@@ -52,10 +53,14 @@ func (s *modelled) rotated(id string, login bool, now time.Time) {
 	s.active, s.foreign, s.hidden = now, false, false
 }
 
-// ended notes the end. The first reason counts; of a session whose time ran
-// out before, both are true.
+// unmarked reports whether there may be no mark of the end: who ends the
+// session then, which is not there, leaves one all the same.
+func (s *modelled) unmarked() bool { return s.lapsed || s.faded }
+
+// ended notes the end. The first reason counts; of a session whose end had no
+// mark before, both are true.
 func (s *modelled) ended(reason sessionstore.Reason) {
-	if len(s.reasons) == 0 || s.lapsed {
+	if len(s.reasons) == 0 || s.unmarked() {
 		s.reasons = append(s.reasons, reason)
 	}
 	if !s.over {
