@@ -271,7 +271,7 @@ func (p plan) deliver(ctx context.Context, s *server, clients []*client, rate in
 	for total := rate * p.seconds; sent < total; {
 		due := min(total, int(time.Since(began).Seconds()*float64(rate)))
 		for ; sent < due; sent++ {
-			c := clients[sent%rooms*p.room]
+			c := clients[min(sent%rooms*p.room+sent/rooms%p.room, len(clients)-1)] // every room in turn, every member in turn
 			op := fmt.Appendf(nil, `{"type":"operation","id":"%d-%d","payload":{"t":%d,"x":"%s"}}`, rate, sent, time.Now().UnixNano(), padding)
 			if err := c.write(opText, op); err != nil {
 				return err
