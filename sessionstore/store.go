@@ -217,7 +217,7 @@ func (st *Store) Save(r *http.Request, w http.ResponseWriter, gs *sessions.Sessi
 	defer cancel()
 
 	if options.MaxAge < 0 {
-		if err := p.logout(ctx); err != nil {
+		if err := p.logout(ctx, st.factory); err != nil {
 			return err
 		}
 		st.clearCookie(w, r, gs.Name(), options)

@@ -32,7 +32,7 @@ func (st *Store) Change(w http.ResponseWriter, r *http.Request, c Change) error 
 		return ErrNotLoaded
 	}
 	kind := c.Kind()
-	if err != nil && !(kind == ChangeLogin && errors.Is(err, ErrUndecodable)) {
+	if err != nil && !(kind != ChangeWrite && errors.Is(err, ErrUndecodable)) {
 		return err
 	}
 	ctx := WithMeta(context.WithoutCancel(r.Context()), requestMeta(r))
@@ -41,10 +41,7 @@ func (st *Store) Change(w http.ResponseWriter, r *http.Request, c Change) error 
 
 	switch kind {
 	case ChangeLogout:
-		if err := p.logout(ctx); err != nil {
-			return err
-		}
-		st.ClearCookie(w, r)
+		return st.Logout(w, r)
 	case ChangeLogin:
 		s, err := st.factory.Login(ctx, p.session, c.login(p.session))
 		if err != nil {
@@ -61,6 +58,35 @@ func (st *Store) Change(w http.ResponseWriter, r *http.Request, c Change) error 
 			st.SetCookie(w, r, p.session)
 		}
 	}
+	return nil
+}
+
+// Logout ends the request's session for all its holders, and makes the browser
+// forget its cookie. Call it before the response's header is written. A client
+// without a session, or with one that has ended, is no error.
+//
+// A value that cannot be decoded is ended, too: its user wants it gone, and
+// other applications may be able to read it. Of an ID that was replaced a
+// moment ago, by a login say, the session that has replaced it is ended: to
+// clear the cookie alone would leave that alive.
+//
+// With an error, ErrUnavailable for one, the cookie stays, and the session may
+// be alive: tell the user.
+func (st *Store) Logout(w http.ResponseWriter, r *http.Request) error {
+	gs, err := sessions.GetRegistry(r).Get(typedStore{st}, st.cookie)
+	p, ok := st.pages.get(gs)
+	if !ok {
+		return ErrNotLoaded
+	}
+	if err != nil && !errors.Is(err, ErrUndecodable) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), saveTimeout)
+	defer cancel()
+	if err := p.logout(ctx, st.factory); err != nil {
+		return err
+	}
+	st.ClearCookie(w, r)
 	return nil
 }
 

@@ -71,7 +71,7 @@ const lateFor = 30 * time.Second
 // a new session would overwrite that, and log the user out.
 func (p *page) late(ctx context.Context) (bool, error) {
 	var ended *EndedError
-	if !p.session.IsNew() || !errors.As(p.absent, &ended) || ended.Reason != ReasonRotated {
+	if p.session == nil || !p.session.IsNew() || !errors.As(p.absent, &ended) || ended.Reason != ReasonRotated {
 		return false, nil
 	}
 	f := p.session.f
@@ -119,13 +119,13 @@ func (p *page) take(values map[any]any) error {
 // logout ends the session, which may have ended already. A client that
 // presents an ID that a login has just replaced means the session that it has
 // by now: to clear the cookie alone would leave that one alive.
-func (p *page) logout(ctx context.Context) error {
+func (p *page) logout(ctx context.Context, f *Factory) error {
 	late, err := p.late(ctx)
 	switch {
 	case err != nil:
 		return err
-	case late:
-		err = p.session.f.End(ctx, p.presented, ReasonLogout)
+	case late, p.session == nil: // it cannot be decoded
+		err = f.End(ctx, p.presented, ReasonLogout)
 	case !p.session.IsNew():
 		err = p.session.Destroy(ctx, ReasonLogout)
 	}

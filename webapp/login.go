@@ -163,18 +163,15 @@ func (a *app) offersRegistration(r *http.Request) bool {
 }
 
 func (a *app) logout(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := unhurried(r)
-	defer cancel()
-	s, err := a.session(w, r)
-	if err == nil && s != nil {
-		err = s.Destroy(ctx, sessionstore.ReasonLogout)
+	_, err := a.session(w, r)
+	if err == nil || errors.Is(err, sessionstore.ErrUndecodable) {
+		err = a.Store.Logout(w, r)
 	}
-	if err != nil && !errors.Is(err, sessionstore.ErrEnded) && !errors.Is(err, sessionstore.ErrNotFound) {
+	if err != nil {
 		// Forgetting the cookie alone would leave the session alive: say so.
 		a.failure(w, r, err)
 		return
 	}
-	a.Store.ClearCookie(w, r)
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 

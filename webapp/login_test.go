@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/seed-6230208e/tandem/internal/redistest"
 	"github.com/seed-6230208e/tandem/sessionstore"
@@ -263,6 +264,51 @@ func TestRegistration(t *testing.T) {
 		b := newSite(t, redistest.Mini(t), "closed").browser(t)
 		if get, post := b.get("/register"), b.post("/register", form("ada", password)); get.status != 403 || post.status != 403 {
 			t.Errorf("closed: %d, %d", get.status, post.status)
+		}
+	})
+}
+
+// A form that was sent before the login's answer had arrived carries the ID
+// that the login replaced.
+func TestLogoutUnderWayDuringLogin(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, r *redistest.Server) {
+		s := newSite(t, r, "closed")
+		s.add(t, "ada")
+		b := s.browser(t)
+		b.patch(`{"set":{"chat.name":"guest"}}`)
+		before := b.cookie()
+		b.login("ada")
+		other := s.browser(t)
+		if a := other.post("/logout", nil, "Cookie", "tandem="+before); a.status != http.StatusSeeOther {
+			t.Errorf("logout: %d %s", a.status, a.body)
+		}
+		if v := b.session(); v.User != nil {
+			t.Errorf("logged in after a logout that succeeded: %+v", v)
+		}
+	})
+}
+
+// A session that this application cannot read may be one that others can:
+// its user must be able to end it.
+func TestLogoutOfWhatCannotBeDecoded(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, r *redistest.Server) {
+		s := newSite(t, r, "closed")
+		s.add(t, "ada")
+		b := s.browser(t)
+		b.login("ada")
+		key := "session:" + b.cookie()
+		if err := r.Client(t).Set(t.Context(), key, "{spoilt", time.Hour).Err(); err != nil {
+			t.Fatal(err)
+		}
+		a := b.do(http.MethodGet, "/api/session", "")
+		if code := problemCode(t, a); a.status != http.StatusInternalServerError || code != "session_undecodable" {
+			t.Errorf("before: %d %s", a.status, code)
+		}
+		if a := b.post("/logout", nil); a.status != http.StatusSeeOther || b.cookie() != "" {
+			t.Errorf("logout: %d %s, cookie kept: %v", a.status, a.body, b.cookie() != "")
+		}
+		if n, err := r.Client(t).Exists(t.Context(), key).Result(); n != 0 || err != nil {
+			t.Errorf("the value is there: %d, %v", n, err)
 		}
 	})
 }

@@ -47,6 +47,8 @@ func From(err error) Problem {
 		return Problem{Status: http.StatusUnauthorized, Code: "session_ended", Detail: "The session has ended; log in again."}
 	case errors.Is(err, sessionstore.ErrNotFound):
 		return Problem{Status: http.StatusUnauthorized, Code: "login_required", Detail: "There is no session; log in."}
+	case errors.Is(err, sessionstore.ErrUndecodable):
+		return Problem{Status: http.StatusInternalServerError, Code: "session_undecodable", Detail: "The stored session cannot be read."}
 	case errors.Is(err, sessionstore.ErrReserved):
 		return Problem{Status: http.StatusForbidden, Code: "reserved", Detail: `Attribute names under "tandem." are reserved.`}
 	case errors.Is(err, sessionstore.ErrValue):
