@@ -85,7 +85,7 @@ type follower struct {
 }
 
 // counts of what a follower was told.
-type counts struct{ connections, lagged, dropped, syncs, refused, gone int }
+type counts struct{ connections, lagged, dropped, syncs, refused int }
 
 const followerWindow = 20 // operations under way at most
 

@@ -254,7 +254,7 @@ func checkPattern(_ place, text string) (string, error) {
 func checkAttribute(_ place, text string) (string, error) {
 	_, err := sessionstore.ParsePatterns([]string{text})
 	if err != nil || strings.Contains(text, "*") {
-		return "", fmt.Errorf("%s is not an attribute's name; write one such as documents, not a pattern and none that begins with tandem.", quote(text))
+		return "", fmt.Errorf("%s is not an attribute's name; write one such as documents, neither a pattern nor one of tandem.*", quote(text))
 	}
 	return text, nil
 }
