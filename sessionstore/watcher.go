@@ -17,6 +17,12 @@ type WatchConfig struct {
 	// negative is an error.
 	VerifyEvery time.Duration
 
+	// RelistEvery is the pause between two looks, with a verification, whether
+	// the bound sessions are listed under their handles and users, as far as
+	// that is known; those that are not are listed again. Up to a quarter of
+	// it is added at random. Zero means 1 min; negative is an error.
+	RelistEvery time.Duration
+
 	// MaxUnverified is how long a binding lives without a reading that
 	// succeeded (Redis away) before it ends with SessionUnverified. Zero
 	// means 5 min; negative is an error.
@@ -71,7 +77,9 @@ type Watcher struct {
 	wake    chan struct{} // capacity 1: there is work for the worker
 	mail    chan struct{} // capacity 1: there are calls for the deliverer
 
-	blind bool // owned by the worker: the last scan failed
+	// Owned by the worker.
+	blind    bool      // the last scan failed
+	relistAt time.Time // when to look next whether all are listed
 
 	mu      sync.Mutex // guards the following, and every entry's and binding's state
 	entries map[string]*entry
@@ -94,11 +102,14 @@ func NewWatcher(f *Factory, cfg WatchConfig) (*Watcher, error) {
 	if f == nil {
 		return nil, errors.New("sessionstore: a watcher needs a factory")
 	}
-	if cfg.VerifyEvery < 0 || cfg.MaxUnverified < 0 {
-		return nil, errors.New("sessionstore: VerifyEvery and MaxUnverified must not be negative")
+	if cfg.VerifyEvery < 0 || cfg.MaxUnverified < 0 || cfg.RelistEvery < 0 {
+		return nil, errors.New("sessionstore: VerifyEvery, RelistEvery and MaxUnverified must not be negative")
 	}
 	if cfg.VerifyEvery == 0 {
 		cfg.VerifyEvery = 5 * time.Second
+	}
+	if cfg.RelistEvery == 0 {
+		cfg.RelistEvery = time.Minute
 	}
 	if cfg.MaxUnverified == 0 {
 		cfg.MaxUnverified = 5 * time.Minute

@@ -13,6 +13,7 @@ type watchMetrics struct {
 	verify   prometheus.Histogram
 	failures *prometheus.CounterVec // by subscriptionFailure
 	closes   *prometheus.CounterVec // by Reason, or closeUnverified
+	relisted prometheus.Counter
 }
 
 func newWatchMetrics(registry prometheus.Registerer) (*watchMetrics, error) {
@@ -34,6 +35,10 @@ func newWatchMetrics(registry prometheus.Registerer) (*watchMetrics, error) {
 			Name: "tandem_sessions_bindings_ended_total",
 			Help: "Socket bindings that the end of their session ended.",
 		}, []string{"reason"}),
+		relisted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tandem_sessions_relisted_total",
+			Help: "Bound sessions whose record or place in the user's index was lost, and written again.",
+		}),
 	}
 	for _, cause := range []subscriptionFailure{failedConnection, failedProbe} {
 		m.failures.WithLabelValues(string(cause))
@@ -46,7 +51,7 @@ func newWatchMetrics(registry prometheus.Registerer) (*watchMetrics, error) {
 	if registry == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.bound, m.verify, m.failures, m.closes} {
+	for _, c := range []prometheus.Collector{m.bound, m.verify, m.failures, m.closes, m.relisted} {
 		if err := registry.Register(c); err != nil {
 			return nil, err
 		}

@@ -47,6 +47,7 @@ func (w *Watcher) round(ctx context.Context) {
 	if w.takeScan() {
 		w.scan(ctx)
 		w.endUnverified()
+		w.relist(ctx)
 	}
 	w.refreshAll(ctx)
 	w.touchAll(ctx)
