@@ -23,7 +23,7 @@ const clientPage = `(async (name) => {
 		return answer;
 	};
 	globalThis.c = connect({
-		document: "ledger",
+		document: "ada",
 		WebSocket: class extends WebSocket { constructor(...to) { super(...to); opened++; } },
 		onReset: () => log.splice(0),
 		onOperation: (op) => log.push({ seq: op.seq, id: op.id }),
@@ -61,7 +61,7 @@ func evaluate[T any](t *testing.T, window context.Context, js string) T {
 func TestBrowserClient(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
-	s := settings{redis: redis.URL()}
+	s := settings{redis: redis.URL(), more: "documents: {authorize: {attribute: user.name}}\n"} // whoever it is named after
 	replicas := &fleet{t: t, settings: []settings{s, s}}
 	replicas.start()
 	site := startBalancer(t, 4, replicas.anywhere)
@@ -72,6 +72,16 @@ func TestBrowserClient(t *testing.T) {
 		chromedp.WaitVisible("#whoami"))
 	two := window(t, one)
 	step(t, two, "open the second page", chromedp.Navigate(site.url+"/account"), chromedp.WaitVisible("#whoami"))
+	refused := evaluate[string](t, two, `import("/static/tandem.js").then(async ({ connect }) => {
+		const c = connect({ document: "of-somebody-else" });
+		const { code } = await c.publish(1).catch((error) => error);
+		const { state } = c.status;
+		c.close();
+		return code + " " + state;
+	})`)
+	if refused != "FORBIDDEN forbidden" {
+		t.Errorf("a document of somebody else: %s", refused)
+	}
 	pages := map[string]context.Context{"one": one, "two": two}
 	for name, page := range pages {
 		evaluate[chromedp.Void](t, page, clientPage+"("+quote(name)+")")

@@ -208,6 +208,7 @@ test("who may not be in the document is told, and asks again when the session ch
   ws.reply({ type: "error", re: "~join", code: "FORBIDDEN", message: "not yours" });
   c.retry();
   ws.reply({ type: "joined_document", epoch: "e", seq: 0, recovered: true, snapshot: null, operations: [], more: false, presence: [] });
+  ws.reply({ type: "error", re: "~join", code: "ALREADY_JOINED" }); // it was asked twice
   assert.deepEqual(seen.slice(-3), ["forbidden", "forbidden", "joined"]);
   assert.deepEqual(errors, ["FORBIDDEN", "FORBIDDEN"]);
 });

@@ -260,7 +260,7 @@ export class Connection {
   #refused(f) {
     const re = f.re ?? "";
     const wait = f.retry_after_ms ?? LATER_MS;
-    if (re === JOIN) return this.#left(f);
+    if (re === JOIN) return f.code === "ALREADY_JOINED" ? undefined : this.#left(f);
     if (re === SYNC) this.#syncing = false;
     if (LATER.has(f.code)) {
       if (re === AUTH) return this.#authenticateIn(this.#spread(wait));
