@@ -89,7 +89,8 @@ type conn struct {
 
 // endpoint says where a connection came in, for the admin listing.
 type endpoint struct {
-	listener, route, client string
+	listener      net.Addr
+	route, client string
 	since                   time.Time
 }
 
@@ -321,18 +322,24 @@ func (c *conn) info() ConnectionInfo {
 	defer c.mu.Unlock()
 	return ConnectionInfo{
 		ID: c.id, Kind: "document", State: c.state.String(),
-		Listener: c.origin.listener, Route: c.origin.route, Client: c.origin.client,
+		Listener: c.origin.address(), Route: c.origin.route, Client: c.origin.client,
 		User: c.who.user, Session: c.who.handle, Document: c.document,
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), Since: c.origin.since,
 	}
 }
 
+// address is the listener's, as text.
+func (e endpoint) address() string {
+	if e.listener == nil {
+		return ""
+	}
+	return e.listener.String()
+}
+
 // endpointOf reads where r came in. The route is the path up to the ID.
 func endpointOf(r *http.Request, document string) endpoint {
 	e := endpoint{client: r.RemoteAddr, since: time.Now()}
-	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
-		e.listener = addr.String()
-	}
+	e.listener, _ = r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	e.route = r.URL.Path[:max(0, len(r.URL.Path)-len(document))]
 	return e
 }

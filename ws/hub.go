@@ -3,7 +3,6 @@ package ws
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -14,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/seed-6230208e/tandem/sessionstore"
 )
 
 // Hub owns this replica's document sockets. All its methods are safe for
@@ -42,17 +39,9 @@ type Hub struct {
 	admitted  int // connections and upgrades under way
 	peak      int
 	documents map[string]*document
-	values    map[string]shared // by session handle
 	draining  bool
 	closed    bool
 	empty     chan struct{} // closed when the last connection of a draining hub has gone
-}
-
-// shared is a session's readable attributes, made once for all its
-// connections. The map is not changed.
-type shared struct {
-	of     *sessionstore.Snapshot
-	values map[string]json.RawMessage
 }
 
 // socket is what the hub knows of a connection: to a document, or to a side of
@@ -79,7 +68,6 @@ func NewHub(cfg Config) (*Hub, error) {
 		usage:     newUsage(),
 		door:      door{bucket: newBucket(cfg.Limits.UpgradesPerSecond)},
 		documents: make(map[string]*document),
-		values:    make(map[string]shared),
 		empty:     make(chan struct{}),
 	}
 	if h.origins, err = ParseOrigins(cfg.Origins); err != nil {
@@ -191,33 +179,9 @@ func (h *Hub) unregister(s socket, handle string) {
 // discountLocked takes back what was counted for an admission.
 func (h *Hub) discountLocked(cookie, handle string) {
 	h.usage.leave(cookie, handle)
-	if handle != "" && h.usage.sessions[handle] == 0 {
-		delete(h.values, handle)
-	}
 	if h.admitted--; h.admitted == 0 && h.draining {
 		close(h.empty)
 	}
-}
-
-// readable returns the attributes of s that clients may read, made once for
-// all connections of the session.
-func (h *Hub) readable(s *sessionstore.Snapshot) map[string]json.RawMessage {
-	h.mu.Lock()
-	last := h.values[s.Handle()]
-	h.mu.Unlock()
-	if last.of == s {
-		return last.values
-	}
-	values := s.Readable(h.cfg.Readable)
-	if values == nil {
-		values = map[string]json.RawMessage{}
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.usage.sessions[s.Handle()] > 0 {
-		h.values[s.Handle()] = shared{s, values}
-	}
-	return values
 }
 
 // openDocument returns the document and holds it open until release. The

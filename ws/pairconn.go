@@ -322,7 +322,7 @@ func (c *pairConn) info() ConnectionInfo {
 	}
 	return ConnectionInfo{
 		ID: c.id, Kind: "pair", State: state,
-		Listener: c.origin.listener, Route: c.origin.route, Client: c.origin.client,
+		Listener: c.origin.address(), Route: c.origin.route, Client: c.origin.client,
 		User: c.who.user, Session: c.who.handle, Document: c.pair,
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), Since: c.origin.since,
 	}

@@ -149,7 +149,7 @@ func (p *pairs) admit(w http.ResponseWriter, r *http.Request) (admission, Side, 
 		}
 	}
 	a := admission{document: id, origin: endpointOf(r, id)}
-	a.cookie, _ = p.hub.cfg.SessionID(r)
+	a.cookie = p.hub.sessionID(r)
 	return a, side, p.hub.count(a)
 }
 

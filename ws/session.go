@@ -18,10 +18,9 @@ var _ sessionstore.Listener = (*conn)(nil)
 // SessionChanged has the client told what is new among the attributes it may
 // read. A session that speaks for somebody else now is not this connection's.
 func (c *conn) SessionChanged(s *sessionstore.Snapshot) {
-	values := c.hub.readable(s)
 	c.mu.Lock()
 	stranger := c.who.user != "" && s.UserID() != c.who.user
-	c.out.newest = values
+	c.out.newest = s
 	c.wakeLocked()
 	c.recheckLocked()
 	c.mu.Unlock()
@@ -82,10 +81,9 @@ func (c *conn) authenticate(req request) {
 		return
 	}
 	c.hub.login(who.handle)
-	known := c.hub.readable(snapshot)
 	c.mu.Lock()
 	c.who = who
-	c.out.known = known
+	c.out.known = snapshot
 	c.auth.Stop()
 	c.auth = nil
 	c.setStateLocked(stateAuthenticated)
@@ -220,8 +218,8 @@ func (c *conn) sessionSet(req request) {
 }
 
 // updateSession runs fn on the newest state of the session and answers with
-// its readable attributes, or those of keys. They count as known to the
-// client from then on: its own change does not come back to it as
+// its readable attributes, or those of keys. When it was all of them they
+// count as known to the client: its own change does not come back to it as
 // session_changed.
 func (c *conn) updateSession(re string, keys []string, fn func(*sessionstore.Session) error) {
 	c.mu.Lock()
@@ -230,32 +228,26 @@ func (c *conn) updateSession(re string, keys []string, fn func(*sessionstore.Ses
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.hub.ctx), callTimeout)
 	defer cancel()
 	snapshot, err := c.binding.Update(ctx, fn)
-	var values, told map[string]json.RawMessage
 	if err == nil {
-		values = c.hub.readable(snapshot)
-		told = only(values, keys)
-		c.reply(valuesFrame{"session", re, told})
+		c.reply(valuesFrame{"session", re, only(c.readable(snapshot), keys)})
 	} else {
 		c.refuseUpdate(re, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.out.updating = false
-	switch {
-	case err != nil:
-	case keys == nil:
-		c.out.known = values
-	default: // the others may have changed without the client knowing
-		c.out.known = maps.Clone(c.out.known)
-		for _, key := range keys {
-			if v, ok := told[key]; ok {
-				c.out.known[key] = v
-			} else {
-				delete(c.out.known, key)
-			}
-		}
+	if err == nil && keys == nil { // else other attributes may have changed that the client has not been told
+		c.out.known = snapshot
 	}
 	c.wakeLocked()
+}
+
+// readable returns the attributes of s that clients may read.
+func (c *conn) readable(s *sessionstore.Snapshot) map[string]json.RawMessage {
+	if values := s.Readable(c.hub.cfg.Readable); values != nil {
+		return values
+	}
+	return map[string]json.RawMessage{}
 }
 
 // only returns the values of keys; nil means all.

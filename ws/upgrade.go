@@ -116,7 +116,7 @@ func (h *Hub) admit(w http.ResponseWriter, r *http.Request) (admission, *problem
 			Status: http.StatusUpgradeRequired, Code: "upgrade_required", Detail: "Documents are served to WebSockets, version 13, only.",
 		}
 	}
-	a.cookie, _ = h.cfg.SessionID(r)
+	a.cookie = h.sessionID(r)
 	a.origin = endpointOf(r, a.document)
 	return a, h.count(a)
 }
@@ -153,6 +153,13 @@ func (h *Hub) discount(a admission) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.discountLocked(a.cookie, "")
+}
+
+// sessionID returns the one of r's cookie, or "". It is a copy: the cookie
+// header that it comes in may be long, and the connection lives longer.
+func (h *Hub) sessionID(r *http.Request) string {
+	id, _ := h.cfg.SessionID(r)
+	return strings.Clone(id)
 }
 
 // refuse answers an upgrade with a problem document.

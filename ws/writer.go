@@ -25,10 +25,10 @@ type outbox struct {
 	renew     bool
 	expiring  time.Time // end of the session that was announced, zero: none to tell
 	reconnect *time.Duration
-	redisUp   bool                       // what the client was told last
-	known     map[string]json.RawMessage // readable attributes as the client knows them; shared, not changed
-	newest    map[string]json.RawMessage // what they are, nil when the client knows
-	updating  bool                       // its own session_set is under way: first the reply, then others' changes
+	redisUp   bool                   // what the client was told last
+	known     *sessionstore.Snapshot // of which the client knows the readable attributes
+	newest    *sessionstore.Snapshot // what is to be told, nil when the client knows
+	updating  bool                   // its own session_set is under way: first the reply, then others' changes
 
 	// Broadcasts, while joined.
 	doc          *document
@@ -246,7 +246,7 @@ func (c *conn) unaskedLocked() []byte {
 		return encode(expiringFrame{"session_expiring", in.Milliseconds()})
 	}
 	if o.newest != nil && !o.updating {
-		set, deleted := sessionstore.Diff(o.known, o.newest)
+		set, deleted := sessionstore.Diff(c.readable(o.known), c.readable(o.newest))
 		o.known, o.newest = o.newest, nil
 		if len(set)+len(deleted) > 0 {
 			return encode(changed(set, deleted))
