@@ -175,6 +175,11 @@ func (jsonCodec) cell(k key, v any) (cell, error) {
 	if err != nil {
 		return cell{}, fmt.Errorf("%w: %w", ErrValue, err)
 	}
+	if _, sent := v.(json.RawMessage); sent {
+		if err := checkPortable(string(raw)); err != nil {
+			return cell{}, err
+		}
+	}
 	return cell{raw: string(raw)}, nil
 }
 

@@ -3,6 +3,7 @@ package sessionstore
 import (
 	"encoding/gob"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -88,6 +89,9 @@ func FuzzMergeJSON(f *testing.F) {
 			return
 		}
 		c, err := jsonCodec{}.cell(named(name), json.RawMessage(value))
+		if errors.Is(err, ErrValue) && checkPortable(value) != nil {
+			return
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,6 +117,28 @@ func FuzzMergeJSON(f *testing.F) {
 			t.Fatalf("a merge of nothing made %q of %q", kept, merged)
 		}
 	})
+}
+
+// What a page sends is kept as it is, unless other languages' decoders would
+// refuse the whole session for it.
+func TestWhatPagesSendIsPortable(t *testing.T) {
+	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+	for value, portable := range map[string]bool{
+		`9007199254740993`: true, `[-1.5e-3,0,1E+2]`: true, `1e308`: true, `1e-999`: true,
+		`1e309`: false, `{"a":[-1e999]}`: false, `"1e999"`: true, `{"1e999":1}`: true,
+		`"\ud83d\ude00 \u00e9 \\ud83d \" {"`: true, `"\\\ud83d"`: false, `"\ud83d"`: false, `"\ude00"`: false,
+		`"\ud83d\u0041"`: false, `"\ud83d\n"`: false, `{"\ud83d":1}`: false, `"\ud83d\ud83d\ude00"`: false,
+		nested(deepestSent): true, nested(deepestSent + 1): false, `"` + nested(2*deepestSent) + `"`: true,
+		`[` + nested(deepestSent-1) + `,` + nested(deepestSent-1) + `]`: true,
+	} {
+		c, err := jsonCodec{}.cell(named("a"), json.RawMessage(value))
+		if portable && (err != nil || c.raw != value) || !portable && !errors.Is(err, ErrValue) {
+			t.Errorf("%.40s: %.40s, %v", value, c.raw, err)
+		}
+		if _, err := (valueCodec{Gob()}).cell(named("a"), json.RawMessage(value)); !portable && !errors.Is(err, ErrValue) {
+			t.Errorf("gob: %.40s: %v", value, err)
+		}
+	}
 }
 
 // Values of other applications' serializers are decoded or refused, and do

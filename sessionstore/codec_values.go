@@ -79,6 +79,9 @@ func (valueCodec) cell(_ key, v any) (cell, error) {
 		if err != nil {
 			return cell{}, fmt.Errorf("%w: %w", ErrValue, err)
 		}
+		if err := checkPortable(string(raw)); err != nil {
+			return cell{}, err
+		}
 		v, err = basic(decoded)
 		return cell{v: v}, err
 	}

@@ -100,7 +100,9 @@ func (b *Binding) Touch() {
 }
 
 // Update is [Factory.Update] on the bound session, under whatever ID it has
-// by now. The state it saved is told to every binding, this one too.
+// by now. The state it saved is told to every binding, this one too. For a
+// session that Redis no longer has the error is an *EndedError, too: expired
+// when that was due, else gone.
 func (b *Binding) Update(ctx context.Context, fn func(*Session) error) (*Snapshot, error) {
 	w, e := b.w, b.entry
 	w.mu.Lock()
@@ -117,6 +119,9 @@ func (b *Binding) Update(ctx context.Context, fn func(*Session) error) (*Snapsho
 	defer w.mu.Unlock()
 	if err != nil {
 		w.learnLocked(e, err)
+		if errors.Is(err, ErrNotFound) && e.last.ended != "" {
+			err = &EndedError{Reason: e.last.ended} // Redis has forgotten it; when that was due is known here
+		}
 		return nil, err
 	}
 	saved := s.Snapshot()

@@ -45,6 +45,31 @@ func TestWatcherAbsoluteExpiry(t *testing.T) {
 	})
 }
 
+// Redis deletes a session at its end, so that a frame of that moment finds
+// nothing. It is told the same as everybody who only listens.
+func TestWatcherUpdateAtTheEnd(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
+		rdb := s.Client(t)
+		a := watchFrom(t, rdb, Config{}, WatchConfig{VerifyEvery: never})
+		for want, end := range map[Reason]time.Time{ReasonExpired: time.Now(), ReasonGone: time.Now().Add(time.Hour)} {
+			session := a.open(t, "Ann")
+			ear, binding := a.bind(t, session.ID())
+			a.w.mu.Lock()
+			binding.entry.snapshot.idleEnd = end
+			a.w.mu.Unlock()
+			if err := rdb.Del(t.Context(), "session:"+session.ID()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			_, err := binding.Update(t.Context(), func(*Session) error { return nil })
+			var ended *EndedError
+			if !errors.As(err, &ended) || ended.Reason != want {
+				t.Errorf("%v, want %s", err, want)
+			}
+			ear.eventually(t, "ended "+string(want))
+		}
+	})
+}
+
 // Activity on a socket extends the session, at most once per TouchEvery.
 func TestWatcherTouch(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, s *redistest.Server) {

@@ -56,6 +56,8 @@ func TestPatchRefusals(t *testing.T) {
 		`[]`:                                               {400, "bad_request"},
 		``:                                                 {400, "bad_request"},
 		"{\"set\":{\"chat.name\":\"\xff\"}}":               {400, "bad_request"}, // no other reader of the session could decode it
+		`{"set":{"chat.name":[1e999]}}`:                    {422, "bad_value"},   // nor these
+		`{"set":{"chat.name":"\ud83d"}}`:                   {422, "bad_value"},
 		`{"set":{"chat.name":"` + strings.Repeat("x", 100<<10) + `"}}`: {413, "session_too_large"},
 		`{"set":{"chat.name":"` + strings.Repeat("x", 200<<10) + `"}}`: {413, "too_large"},
 	} {

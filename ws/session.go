@@ -196,25 +196,19 @@ func (c *conn) sessionSet(req request) {
 		c.badFrame(req.ID, CodeBadMessage, err.Error())
 		return
 	}
+	for _, key := range body.Delete {
+		if _, both := body.Set[key]; both {
+			c.badFrame(req.ID, CodeBadMessage, string(encode(key))+" is both set and deleted; nothing was written")
+			return
+		}
+	}
 	for _, key := range slices.Concat(slices.Sorted(maps.Keys(body.Set)), body.Delete) {
 		if !c.hub.cfg.Writable.Match(key) {
 			c.fail(req.ID, CodeForbidden, "a client may not write "+string(encode(key))+"; nothing was written")
 			return
 		}
 	}
-	c.updateSession(req.ID, nil, func(s *sessionstore.Session) error {
-		for key, value := range body.Set {
-			if err := s.Set(key, value); err != nil {
-				return err
-			}
-		}
-		for _, key := range body.Delete {
-			if err := s.Delete(key); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	c.updateSession(req.ID, nil, sessionstore.Change{Set: body.Set, Delete: body.Delete}.Apply)
 }
 
 // updateSession runs fn on the newest state of the session and answers with
@@ -276,6 +270,8 @@ func (c *conn) refuseUpdate(re string, err error) {
 	case errors.Is(err, sessionstore.ErrUndecodable):
 		c.logger().Error("a socket's session cannot be decoded", "err", err)
 		c.fail(re, CodeForbidden, "the session holds a value that cannot be read here; nothing was written")
+	case errors.Is(err, sessionstore.ErrValue):
+		c.badFrame(re, CodeBadMessage, err.Error()+"; nothing was written")
 	case errors.Is(err, sessionstore.ErrTooLarge):
 		c.fail(re, CodeTooLarge, err.Error()+"; nothing was written")
 	default:

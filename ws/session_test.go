@@ -96,6 +96,25 @@ func TestForbiddenWriteWritesNothing(t *testing.T) {
 	}
 }
 
+// What can never be stored is the client's mistake, and nothing to send again.
+func TestValueThatNoSessionHolds(t *testing.T) {
+	w := newWorld(t)
+	ada := w.login("7")
+	c := w.replica(nil).open("d", ada)
+	for _, change := range []string{
+		`"set":{"chat.name":[1e999]}`, `"set":{"chat.name":"\ud83d"}`, `"set":{"chat.name":"new"},"delete":["chat.name"]`,
+	} {
+		c.SendText(`{"type":"session_set","id":"x",` + change + `}`)
+		if e := c.ExpectError("BAD_MESSAGE"); e.Re != "x" || !strings.Contains(e.Message, "nothing was written") {
+			t.Errorf("%s: %+v", change, e)
+		}
+	}
+	c.SendText(`{"type":"session_get"}`)
+	if v := decode(t, c.Expect("session")).Values; string(v["chat.name"]) != `"7"` {
+		t.Errorf("%s", v)
+	}
+}
+
 func TestTooLargeForTheSession(t *testing.T) {
 	w := newWorld(t)
 	c := w.replica(func(cfg *ws.Config) { cfg.Documents.MaxMessage = 1 << 20 }).open("d", w.login("7"))
