@@ -33,6 +33,8 @@ type exchange struct {
 	status   int           // 0: no header sent
 	sent     int64         // body bytes
 	expected int64         // body bytes that an upstream has promised
+	cookies  []string      // that the gateway itself sets; of a request to an upstream
+	interim  bool          // an interim response was sent
 	hijacked bool
 	reason   reason        // why the gateway answered in another's stead
 	cause    error         // for the log
@@ -138,6 +140,7 @@ func (x *exchange) finish(r *http.Request) {
 	}
 	if x.route.kind == kindUpstream {
 		hideSessionSet(x.Header())
+		delete(x.Header(), http.TrailerPrefix+requestIDHeader)
 	}
 	if x.intake != nil {
 		x.intake.end()
@@ -156,13 +159,35 @@ func (x *exchange) finish(r *http.Request) {
 // WriteHeader sends the header. The request ID is set again because interim
 // responses clear the header map.
 func (x *exchange) WriteHeader(status int) {
-	if status >= 200 && x.status == 0 {
+	switch {
+	case status < 200:
+		x.beforeInterim()
+	case x.status == 0:
 		x.status = status
 		x.Header()[requestIDHeader] = x.id
-	} else {
-		hideSessionSet(x.Header())
 	}
 	x.ResponseWriter.WriteHeader(status)
+}
+
+// beforeInterim leaves in the header what the upstream says there: ReverseProxy
+// adds that of an interim response to the final one's, and empties it
+// afterwards. Browsers take no cookies from interim responses.
+func (x *exchange) beforeInterim() {
+	h := x.Header()
+	hideSessionSet(h)
+	h[requestIDHeader] = x.id
+	if own := len(x.cookies); own > 0 && !x.interim {
+		h["Set-Cookie"] = h["Set-Cookie"][own:]
+	}
+	x.interim = true
+}
+
+// afterInterim gives the final response the cookies that it lost to interim
+// ones.
+func (x *exchange) afterInterim() {
+	if x.interim && len(x.cookies) > 0 {
+		x.Header()["Set-Cookie"] = x.cookies
+	}
 }
 
 // Write passes on at once what is not the end of an upstream's body, so that

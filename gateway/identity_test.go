@@ -279,6 +279,12 @@ func TestIdentity(t *testing.T) {
 func TestRenewedCookie(t *testing.T) {
 	s := newLoginSite(t, redistest.Mini(t))
 	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/early" {
+			w.Header().Set("Set-Cookie", "early=1")
+			w.WriteHeader(http.StatusEarlyHints)
+			w.WriteHeader(http.StatusProcessing)
+			w.Header().Del("Set-Cookie")
+		}
 		if r.URL.Path == "/shared/login" {
 			http.SetCookie(w, &http.Cookie{Name: "tandem", Value: "the-apps-own"})
 		}
@@ -295,6 +301,12 @@ func TestRenewedCookie(t *testing.T) {
 	a := s.get(t, "/x", "tandem="+old)
 	if set := strings.Join(a.header["Set-Cookie"], "|"); !strings.HasPrefix(set, "tandem="+session.ID()+";") || !strings.HasSuffix(set, "|other=1") {
 		t.Errorf("%q", set)
+	}
+	// Interim responses neither take it along nor away.
+	early := raw(t, s.g.address(), "GET /early HTTP/1.1\r\nHost: a\r\nConnection: close\r\nCookie: tandem="+old+"\r\n\r\n")
+	first, rest, _ := strings.Cut(early, "\r\n\r\n")
+	if strings.Contains(first, "tandem=") || !strings.Contains(first, "early=1") || strings.Count(rest, "Set-Cookie: tandem="+session.ID()) != 1 {
+		t.Errorf("%s", early)
 	}
 	a = s.get(t, "/shared/login", "tandem="+old)
 	if set := strings.Join(a.header["Set-Cookie"], "|"); set != "tandem=the-apps-own|other=1" {

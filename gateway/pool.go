@@ -41,6 +41,10 @@ type target struct {
 	ejected   atomic.Int64 // until when it is passed over, Unix nanoseconds; 0: it is not
 }
 
+// maxResponseHeader bounds what an upstream's response header takes of memory,
+// in bytes: sixteen times what a request may have.
+const maxResponseHeader = 1 << 20
+
 func newPool(g *Gateway, cfg Upstream) (*pool, error) {
 	p := &pool{g: g, cfg: cfg}
 	for _, t := range cfg.Targets {
@@ -61,10 +65,12 @@ func newPool(g *Gateway, cfg Upstream) (*pool, error) {
 		ExpectContinueTimeout: time.Second,
 		IdleConnTimeout:       idle,
 		MaxIdleConnsPerHost:   256, // kept for reuse by one target; more are closed after their request
-		DisableCompression:    true,
-		ReadBufferSize:        8 << 10,
-		WriteBufferSize:       8 << 10,
-		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
+
+		MaxResponseHeaderBytes: maxResponseHeader,
+		DisableCompression:     true,
+		ReadBufferSize:         8 << 10,
+		WriteBufferSize:        8 << 10,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	return p, nil
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -66,6 +67,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).EnableFullDuplex()
 		}
 	}
+	x.cookies = x.Header()["Set-Cookie"]
 	p.reverse.ServeHTTP(w, r)
 }
 
@@ -106,6 +108,10 @@ func isUpgrade(h http.Header) bool { return strings.EqualFold(h.Get("Upgrade"), 
 // spelling on the wire alike.
 func (p *proxy) stripPrefix(pr *httputil.ProxyRequest) {
 	u := pr.Out.URL
+	if !strings.HasPrefix(u.Path, p.route.prefix) {
+		u.Path, _ = cleanPath(u.Path) // the route was found with repeated slashes merged
+		u.RawPath = ""
+	}
 	u.Path = "/" + strings.TrimLeft(strings.TrimPrefix(u.Path, p.route.prefix), "/")
 	if raw, ok := strings.CutPrefix(u.RawPath, p.route.prefix); ok {
 		u.RawPath = "/" + strings.TrimLeft(raw, "/")
@@ -120,11 +126,19 @@ func (p *proxy) stripPrefix(pr *httputil.ProxyRequest) {
 // then.
 func (p *proxy) modifyResponse(res *http.Response) error {
 	delete(res.Header, requestIDHeader)
+	delete(res.Trailer, requestIDHeader)
 	x := exchangeFrom(res.Request.Context())
+	x.afterInterim()
+	if res.StatusCode < 100 {
+		return &refusal{reasonUpstreamProtocol, fmt.Errorf("status %d", res.StatusCode)}
+	}
 	if err := p.writeSession(x, res); err != nil {
 		return err
 	}
 	x.expected = res.ContentLength
+	if _, typed := res.Header["Content-Type"]; !typed {
+		x.Header()["Content-Type"] = nil // else net/http guesses one
+	}
 	for _, line := range res.Header["Set-Cookie"] {
 		if name, _, _ := strings.Cut(line, "="); strings.TrimSpace(name) == p.g.cfg.Cookie {
 			x.Header().Del("Set-Cookie") // the gateway's own renewal of it
@@ -136,6 +150,7 @@ func (p *proxy) modifyResponse(res *http.Response) error {
 // fail answers for an upstream that did not.
 func (p *proxy) fail(_ http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeFrom(r.Context())
+	x.afterInterim()
 	var decided *refusal
 	if errors.As(err, &decided) {
 		x.refuse(r, decided.why, decided.cause)

@@ -32,6 +32,7 @@ func TestWhatAnUpstreamSees(t *testing.T) {
 		{"/app", "GET /"},
 		{"/app//elsewhere", "GET /elsewhere"},
 		{"/%61pp/x%2Fy", "GET /x/y"},
+		{"//app//x%2Fy", "GET /x/y"}, // the route was found with slashes merged
 		{"/appendix", "GET /appendix"},
 	} {
 		got := raw(t, g.address(), "GET "+c.path+" HTTP/1.1\r\nHost: site.test:8080\r\nConnection: close\r\n\r\n")
@@ -65,6 +66,41 @@ func TestRequestID(t *testing.T) {
 }
 
 // A dead, silent, dying or babbling upstream gives one clear answer.
+// rawUpstream answers every connection with the same bytes and closes it.
+func rawUpstream(t *testing.T, response string) (url string) {
+	t.Helper()
+	return upstream(t, func(w http.ResponseWriter, _ *http.Request) {
+		c, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_, _ = rw.WriteString(response)
+		_ = rw.Flush()
+	}).URL
+}
+
+// What net/http would add to a response or stumble over on its way through.
+func TestResponsesPassAsTheyCame(t *testing.T) {
+	g := start(t, toUpstream(Upstream{Targets: []string{rawUpstream(t, "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n<html><script>1//   ")}}))
+	if a := get(t, g.url()); a.status != 200 || a.header["Content-Type"] != nil {
+		t.Errorf("a type was guessed: %v", a.header)
+	}
+	g = start(t, toUpstream(Upstream{Targets: []string{rawUpstream(t, "HTTP/1.1 099 Low\r\nContent-Length: 0\r\n\r\n")}}))
+	if a := get(t, g.url()); a.status != http.StatusBadGateway || g.failures(reasonUpstreamProtocol) != 1 {
+		t.Errorf("a status below 100: %d %s", a.status, a.body)
+	}
+	g = start(t, toUpstream(Upstream{Targets: []string{rawUpstream(t, "HTTP/1.1 200 OK\r\nX-A: "+strings.Repeat("a", 2<<20)+"\r\nContent-Length: 0\r\n\r\n")}}))
+	if a := get(t, g.url()); a.status != http.StatusBadGateway {
+		t.Errorf("a header of 2 MiB: %d", a.status)
+	}
+	g = start(t, toUpstream(Upstream{Targets: []string{rawUpstream(t, "HTTP/1.1 200 OK\r\nTrailer: X-Request-Id\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Request-Id: forged\r\nX-T: 1\r\n\r\n")}}))
+	if a := raw(t, g.address(), "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); strings.Contains(a, "forged") || !strings.Contains(a, "X-T: 1") {
+		t.Errorf("trailers: %s", a)
+	}
+}
+
 func TestUpstreamFailures(t *testing.T) {
 	tell := func(answer string) *net.TCPListener {
 		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
