@@ -2,6 +2,7 @@ package webapp
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -80,8 +81,29 @@ func (a *app) enter(w http.ResponseWriter, r *http.Request, u accounts.User, c c
 		a.failure(w, r, err)
 		return
 	}
+	if err := a.stillThere(ctx, u, s); err != nil {
+		a.refuse(w, r, "login", c, err)
+		return
+	}
 	a.Store.SetCookie(w, r, s)
 	http.Redirect(w, r, cmp.Or(c.next, "/"), http.StatusSeeOther)
+}
+
+// stillThere ends s again when its user's account was removed while the
+// password was being checked. Who removes an account ends its sessions after
+// that: those that they may have missed were made before this looks.
+func (a *app) stillThere(ctx context.Context, u accounts.User, s *sessionstore.Session) error {
+	there, err := a.Accounts.Has(ctx, u)
+	if err == nil && there {
+		return nil
+	}
+	if err == nil {
+		err = accounts.ErrBadCredentials
+	}
+	if ending := s.Destroy(ctx, sessionstore.ReasonRevoked); ending != nil && !errors.Is(ending, sessionstore.ErrEnded) && !errors.Is(ending, sessionstore.ErrNotFound) {
+		return ending
+	}
+	return err
 }
 
 func (a *app) registerForm(w http.ResponseWriter, r *http.Request) {

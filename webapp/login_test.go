@@ -312,3 +312,37 @@ func TestLogoutOfWhatCannotBeDecoded(t *testing.T) {
 		}
 	})
 }
+
+// Who removes an account does that first and ends its sessions then. A login
+// whose password was read before leaves none behind.
+func TestRemovedAccountHasNoSession(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, r *redistest.Server) {
+		s := newSite(t, r, "closed")
+		for range 25 {
+			u := s.add(t, "ada")
+			if err := r.Client(t).Del(t.Context(), "tandem:throttle:{address:127.0.0.1}", "tandem:throttle:{account:ada}").Err(); err != nil {
+				t.Fatal(err)
+			}
+			var logins sync.WaitGroup
+			for range 4 {
+				b := s.browser(t)
+				logins.Go(func() {
+					a := b.post("/login", url.Values{"username": {"ada"}, "password": {password}})
+					if a.status != http.StatusSeeOther && a.status != http.StatusUnauthorized {
+						t.Errorf("login: %d %s", a.status, a.body)
+					}
+				})
+			}
+			if _, err := s.accounts.Remove(t.Context(), "ada"); err != nil {
+				t.Error(err)
+			}
+			if _, err := s.factory.EndUser(t.Context(), u.ID, sessionstore.ReasonRevoked, ""); err != nil {
+				t.Error(err)
+			}
+			logins.Wait()
+			if list, err := s.factory.List(t.Context(), u.ID); len(list) > 0 || err != nil {
+				t.Fatalf("%d sessions of nobody, %v", len(list), err)
+			}
+		}
+	})
+}

@@ -215,6 +215,16 @@ func (a *Accounts) read(ctx context.Context, name string) (User, string, error) 
 	return User{ID: h["id"], Name: h["name"], Created: created}, h["password"], nil
 }
 
+// Has reports whether there still is this account, and not another one of its
+// name.
+func (a *Accounts) Has(ctx context.Context, u User) (bool, error) {
+	id, err := a.rdb.HGet(ctx, accountKey(u.Name), "id").Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return false, unavailable(err)
+	}
+	return id == u.ID, nil
+}
+
 // List returns all accounts by name. It is meant for administration: one
 // round trip for the names and one for all accounts.
 func (a *Accounts) List(ctx context.Context) ([]User, error) {
