@@ -98,7 +98,7 @@ func (s sight) asLeft(known ws.Position) (at ws.Position, number uint64, ok bool
 // whereabouts is what a document's home is made of, in INFO replication.
 var whereabouts = regexp.MustCompile(`master_replid2?:[0-9a-f]+|connected_slaves:\d+`)
 
-// histories names the histories of writes of all masters, as common.lua does
+// histories names the histories of writes of all masters, as home.lua does
 // of one. Empty when one of them does not tell.
 func (b *Backplane) histories(ctx context.Context) string {
 	cluster, ok := b.client.(*redis.ClusterClient)

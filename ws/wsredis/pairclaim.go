@@ -26,13 +26,27 @@ type pairClaim struct {
 	turn chan struct{}
 
 	// Guarded by plane.mu.
-	live bool // Claim has returned, or is about to: the keeper may call the listener
+	live bool     // Claim has returned, or is about to: the keeper may call the listener
+	last lastPost // the newest that Redis is known to have had
+}
+
+// lastPost is a batch that was posted. A pair that does not know it has been
+// set back in time.
+type lastPost struct {
+	unique string
+	number uint64
+}
+
+func (p *Pairs) lastPost(c *pairClaim) lastPost {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return c.last
 }
 
 // Post implements ws.PairClaim.
 func (c *pairClaim) Post(ctx context.Context, post ws.PairPost) (receipt ws.PairReceipt, ok bool, err error) {
 	reply, err := pairPostScript.Run(ctx, c.plane.client, []string{pairKey(c.seat.Pair)},
-		string(c.seat.Side), c.seat.Connection, post.Unique, post.To, post.Number,
+		string(c.seat.Side), c.seat.Connection, c.plane.durable.Load(), post.Unique, post.To, post.Number,
 		post.Count, ws.PairWindow, encodeMessages(post.Messages)).Slice()
 	if err != nil {
 		return receipt, false, wrap("post", err)
@@ -44,13 +58,18 @@ func (c *pairClaim) Post(ctx context.Context, post ws.PairPost) (receipt ws.Pair
 	if r.failed {
 		return ws.PairReceipt{}, false, fmt.Errorf("post: %w", errPairReply)
 	}
+	if ok {
+		c.plane.mu.Lock()
+		c.last = lastPost{post.Unique, post.Number}
+		c.plane.mu.Unlock()
+	}
 	return receipt, ok, nil
 }
 
 // Take implements ws.PairClaim.
 func (c *pairClaim) Take(ctx context.Context, unique string, number uint64) (next uint64, b ws.PairBatch, ok bool, err error) {
 	reply, err := pairTakeScript.Run(ctx, c.plane.client, []string{pairKey(c.seat.Pair)},
-		string(c.seat.Side), c.seat.Connection, unique, number, ws.PairWindow).Slice()
+		string(c.seat.Side), c.seat.Connection, c.plane.durable.Load(), unique, number, ws.PairWindow).Slice()
 	if err != nil {
 		return 0, b, false, wrap("take", err)
 	}
@@ -96,7 +115,7 @@ func (p *Pairs) release(ctx context.Context, seat ws.PairSeat) error {
 }
 
 func (p *Pairs) releaseArgs(seat ws.PairSeat) []any {
-	return []any{string(seat.Side), seat.Connection, p.grace}
+	return []any{string(seat.Side), seat.Connection, p.durable.Load(), p.grace}
 }
 
 // pairHolder is a claim as the store tells it.
@@ -112,7 +131,7 @@ type pairState struct {
 func readClaim(reply []any) (state pairState, taken pairHolder, err error) {
 	r := reader{values: reply}
 	if !r.flag() {
-		taken = pairHolder{r.text(), r.text()}
+		taken, state.across = pairHolder{r.text(), r.text()}, pairHolder{r.text(), r.text()}
 		if r.failed || taken.connection == "" {
 			return state, taken, errPairReply
 		}

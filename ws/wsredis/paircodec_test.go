@@ -57,7 +57,8 @@ func TestReadClaim(t *testing.T) {
 			t.Errorf("bad value %d: no error", i)
 		}
 	}
-	if _, holder, err := readClaim([]any{int64(0), "conn", "replica"}); err != nil || holder != (pairHolder{"conn", "replica"}) {
-		t.Errorf("%+v, %v", holder, err)
+	state, holder, err := readClaim([]any{int64(0), "conn", "replica", "other", "there"})
+	if err != nil || holder != (pairHolder{"conn", "replica"}) || state.across != (pairHolder{"other", "there"}) {
+		t.Errorf("%+v %+v, %v", holder, state.across, err)
 	}
 }

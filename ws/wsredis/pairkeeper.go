@@ -72,7 +72,7 @@ func (p *Pairs) look(ctx context.Context) {
 	for chunk := range slices.Chunk(p.takeDirty(), looksPerTrip) {
 		calls := make([]call, len(chunk))
 		for i, c := range chunk {
-			calls[i] = call{[]string{pairKey(c.seat.Pair)}, p.claimArgs(c.seat, "", false)}
+			calls[i] = call{[]string{pairKey(c.seat.Pair)}, p.claimArgs(c.seat, "", c)}
 		}
 		trip, cancel := context.WithTimeout(ctx, p.tick)
 		results := runAll(trip, p.client, pairClaimScript, calls)

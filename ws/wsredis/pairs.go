@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,10 +28,10 @@ var (
 	//go:embed lua/pair_take.lua
 	pairTakeLua string
 
-	pairClaimScript   = redis.NewScript(pairCommonLua + pairClaimLua)
-	pairReleaseScript = redis.NewScript(pairCommonLua + pairReleaseLua)
-	pairPostScript    = redis.NewScript(pairCommonLua + pairPostLua)
-	pairTakeScript    = redis.NewScript(pairCommonLua + pairTakeLua)
+	pairClaimScript   = redis.NewScript(homeLua + pairCommonLua + pairClaimLua)
+	pairReleaseScript = redis.NewScript(homeLua + pairCommonLua + pairReleaseLua)
+	pairPostScript    = redis.NewScript(homeLua + pairCommonLua + pairPostLua)
+	pairTakeScript    = redis.NewScript(homeLua + pairCommonLua + pairTakeLua)
 )
 
 // PairsConfig says how Pairs work.
@@ -55,7 +56,8 @@ type Pairs struct {
 	incarnation string
 	channel     string
 	tick        time.Duration
-	grace       int64 // seconds
+	grace       int64         // seconds
+	durable     *atomic.Value // of the Backplane
 	logger      *slog.Logger
 	metrics     *pairMetrics
 	wake        chan struct{} // capacity 1: there are claims to look at
@@ -99,6 +101,7 @@ func NewPairs(cfg PairsConfig) (*Pairs, error) {
 		channel:     pairChannel(b.incarnation),
 		tick:        b.tick,
 		grace:       int64(max(time.Second, cfg.Grace.Round(time.Second)) / time.Second),
+		durable:     &b.durable,
 		logger:      b.logger,
 		metrics:     m,
 		wake:        make(chan struct{}, 1),
@@ -201,35 +204,61 @@ func (p *Pairs) Look(ctx context.Context, seat ws.PairSeat) error {
 	return err
 }
 
-// take runs the claim, and once more when the holder turns out to be dead.
+// take runs the claim, and once more when the holder turns out to be dead, or
+// the counterpart: a newcomer is not told that it is paired with the dead.
 func (p *Pairs) take(ctx context.Context, seat ws.PairSeat) (pairState, error) {
+	gone := map[string]bool{} // by connection: nobody stands behind it
 	displace := ""
 	for {
 		reply, err := pairClaimScript.Run(ctx, p.client, []string{pairKey(seat.Pair)},
-			p.claimArgs(seat, displace, true)...).Slice()
+			p.claimArgs(seat, displace, nil)...).Slice()
 		if err != nil {
 			return pairState{}, wrap("claim", err)
 		}
 		state, holder, err := readClaim(reply)
-		if err != nil || holder.connection == "" {
-			if err == nil && displace != "" {
+		if err == nil {
+			err = p.findGone(ctx, gone, holder, state.across)
+		}
+		ghost := state.across.connection
+		switch {
+		case err != nil:
+			return pairState{}, err
+		case holder.connection != "" && !gone[holder.connection]:
+			return pairState{}, fmt.Errorf("%w: %s of %s", ws.ErrSideTaken, seat.Side, seat.Pair)
+		case holder.connection != "" && displace == holder.connection:
+			return pairState{}, errPairReply
+		case holder.connection != "":
+			displace = holder.connection
+		case gone[ghost]:
+			if err := p.release(ctx, ws.PairSeat{Pair: seat.Pair, Side: seat.Side.Other(), Connection: ghost}); err != nil {
+				return pairState{}, err
+			}
+			p.metrics.reaped.Inc()
+		default:
+			if displace != "" {
 				p.metrics.takeovers.Inc()
 				p.logger.Info("took over the side of a dead replica", "pair", seat.Pair, "side", seat.Side, "conn", seat.Connection)
 			}
-			return state, err
+			return state, nil
 		}
-		if displace == holder.connection {
-			return pairState{}, errPairReply
-		}
-		abandoned, err := p.abandoned(ctx, holder)
-		if err != nil {
-			return pairState{}, err
-		}
-		if !abandoned {
-			return pairState{}, fmt.Errorf("%w: %s of %s", ws.ErrSideTaken, seat.Side, seat.Pair)
-		}
-		displace = holder.connection
 	}
+}
+
+// findGone notes which of holders, if they are any, nobody stands behind. That
+// takes a while for each who is not known: they are looked for together.
+func (p *Pairs) findGone(ctx context.Context, gone map[string]bool, holders ...pairHolder) error {
+	var all sync.WaitGroup
+	found, errs := make([]bool, len(holders)), make([]error, len(holders))
+	for i, h := range holders {
+		if h.connection != "" && !gone[h.connection] {
+			all.Go(func() { found[i], errs[i] = p.abandoned(ctx, h) })
+		}
+	}
+	all.Wait()
+	for i, h := range holders {
+		gone[h.connection] = gone[h.connection] || found[i]
+	}
+	return errors.Join(errs...)
 }
 
 // abandoned reports whether nobody stands behind a claim any more.
@@ -242,13 +271,15 @@ func (p *Pairs) abandoned(ctx context.Context, holder pairHolder) (bool, error) 
 	return p.leases.dead(ctx, holder.replica)
 }
 
-func (p *Pairs) claimArgs(seat ws.PairSeat, displace string, newcomer bool) []any {
-	first := 0
-	if newcomer {
-		first = 1
+// claimArgs are those of pair_claim.lua after the key. holds is the claim that
+// is looked after, nil for a newcomer's.
+func (p *Pairs) claimArgs(seat ws.PairSeat, displace string, holds *pairClaim) []any {
+	newcomer, last := 1, lastPost{}
+	if holds != nil {
+		newcomer, last = 0, p.lastPost(holds)
 	}
-	return []any{string(seat.Side), seat.Connection, p.incarnation, seat.Session,
-		pairLifeSeconds, newUnique(), string(seat.Mode), displace, first}
+	return []any{string(seat.Side), seat.Connection, p.durable.Load(), p.incarnation, seat.Session,
+		pairLifeSeconds, newUnique(), string(seat.Mode), displace, newcomer, last.unique, last.number}
 }
 
 // forget drops all that is known of a connection.

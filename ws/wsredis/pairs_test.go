@@ -47,6 +47,7 @@ func runPairs(t testing.TB, r *replica) *pairPlane {
 type sideListener struct {
 	mu     sync.Mutex
 	state  ws.PairState
+	heard  []ws.PairState
 	calls  int
 	posted int
 	lost   bool
@@ -56,6 +57,7 @@ func (l *sideListener) PairChanged(s ws.PairState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.state = s
+	l.heard = append(l.heard, s)
 	l.calls++
 }
 

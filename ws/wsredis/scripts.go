@@ -13,6 +13,8 @@ import (
 )
 
 var (
+	//go:embed lua/home.lua
+	homeLua string
 	//go:embed lua/common.lua
 	commonLua string
 	//go:embed lua/append.lua
@@ -30,10 +32,10 @@ var (
 	//go:embed lua/reap.lua
 	reapLua string
 
-	appendScript   = redis.NewScript(commonLua + appendLua)
-	historyScript  = redis.NewScript(commonLua + historyLua)
-	snapshotScript = redis.NewScript(commonLua + snapshotLua)
-	checkScript    = redis.NewScript(commonLua + checkLua)
+	appendScript   = redis.NewScript(homeLua + commonLua + appendLua)
+	historyScript  = redis.NewScript(homeLua + commonLua + historyLua)
+	snapshotScript = redis.NewScript(homeLua + commonLua + snapshotLua)
+	checkScript    = redis.NewScript(homeLua + commonLua + checkLua)
 	announceScript = redis.NewScript(presenceLua + announceLua)
 	reapScript     = redis.NewScript(presenceLua + reapLua)
 )

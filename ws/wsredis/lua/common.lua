@@ -30,26 +30,6 @@ local function keep(seq, always)
   end
 end
 
--- whereabouts names the history of writes that this server's data come from.
--- Redis gives it another name after a restart and after a fail-over, and then
--- the newest operations may be missing although they were acknowledged. A "+"
--- says that a restart loses none: the server is durable, and alone, so that no
--- copy can take its place. Empty where the server does not tell.
-local function whereabouts()
-  local info = redis.pcall('INFO', 'replication')
-  local name = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
-  if not name then return '', '' end
-  local safe = ARGV[4] == '1' and string.find(info, 'connected_slaves:0', 1, true)
-  return name .. (safe and '+' or '-'), info
-end
-
--- whole reports whether all that was acknowledged at home is here, too.
-local function whole(home, here, info)
-  local name = string.sub(home, 1, -2)
-  if name == string.sub(here, 1, -2) then return true end
-  return string.sub(home, -1) == '+' and not string.find(info, 'master_replid2:' .. name, 1, true)
-end
-
 -- begin starts a new epoch with what is left of the document: the head is the
 -- newest operation, or else what the snapshot stands for. Frames are kept
 -- without epoch and seq, so operations that survived belong to the new life.
@@ -77,11 +57,10 @@ end
 local function open(known_epoch, known_seq)
   local state = redis.call('HMGET', doc, 'epoch', 'seq', 'home')
   local epoch, seq, home = state[1], tonumber(state[2] or 0), state[3] or ''
-  local here, info = whereabouts()
-  if ARGV[4] == '' and string.sub(here, 1, -2) == string.sub(home, 1, -2) then here = home end
+  local here, info = whereabouts(ARGV[4], home)
   local told = here ~= '' and here ~= home
   if not epoch or (known_epoch == epoch and known_seq > seq)
-    or (told and home ~= '' and not whole(home, here, info)) then
+    or (told and home ~= '' and not kept(home, here, info)) then
     return begin(here)
   end
   local logged = redis.call('EXISTS', log) == 1

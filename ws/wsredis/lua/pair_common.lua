@@ -2,6 +2,7 @@
 --
 -- KEYS[1] pair  hash
 --   unique, mode    of this life of the pair
+--   home            server history that it belongs to; absent: the server does not tell
 --   next            index of the next message
 --   arrivals        how many times a side was taken
 --   and for each side S, left and right,
@@ -16,6 +17,7 @@
 --                   the last time that one did
 --   S:<n>           batch n until then (relay): index of its first message, blank, messages
 -- ARGV[1] side that this is about   ARGV[2] connection that holds it
+-- ARGV[3] as whereabouts' durable
 local pair, side, conn = KEYS[1], ARGV[1], ARGV[2]
 local across = side == 'left' and 'right' or 'left'
 
@@ -40,4 +42,13 @@ local function depart()
       across .. ':lost', whole(taken + 1), across .. ':lost_to', whole(posted))
   end
   redis.call('HDEL', pair, side, side .. ':replica', side .. ':session', side .. ':arrival')
+end
+
+-- intact reports whether nothing of the pair was lost that somebody may have
+-- been told: else the same numbers would be given again, and its sides may be
+-- held by connections that left long ago. Returns home and the present one too.
+local function intact()
+  local home = redis.call('HGET', pair, 'home') or ''
+  local here, info = whereabouts(ARGV[3], home)
+  return home == '' or here == '' or kept(home, here, info), home, here
 end
