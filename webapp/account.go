@@ -2,6 +2,7 @@ package webapp
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -85,13 +86,10 @@ func (a *app) revoke(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *app) endOwn(r *http.Request, s *sessionstore.Session, handle string) error {
-	if !sessionstore.ValidHandle(handle) {
-		return sessionstore.ErrNotFound
-	}
 	ctx, cancel := unhurried(r)
 	defer cancel()
-	info, err := a.Factory.Info(ctx, handle)
-	if err == nil && info.UserID != s.UserID() {
+	owner, err := a.ownerOf(ctx, handle)
+	if err == nil && owner != s.UserID() {
 		return sessionstore.ErrNotFound
 	}
 	if err == nil {
@@ -101,6 +99,22 @@ func (a *app) endOwn(r *http.Request, s *sessionstore.Session, handle string) er
 		return sessionstore.ErrNotFound
 	}
 	return err
+}
+
+// ownerOf returns the user whose session it is, as it says itself: the index
+// may be late when another application has logged somebody else in. Of one
+// that cannot be decoded the index tells.
+func (a *app) ownerOf(ctx context.Context, handle string) (string, error) {
+	s, err := a.Factory.LoadHandle(ctx, handle)
+	switch {
+	case err == nil:
+		return s.UserID(), nil
+	case errors.Is(err, sessionstore.ErrUndecodable):
+		info, err := a.Factory.Info(ctx, handle)
+		return info.UserID, err
+	default:
+		return "", err
+	}
 }
 
 func (a *app) revokeOthers(w http.ResponseWriter, r *http.Request) {

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-6230208e/tandem/internal/redistest"
 	"github.com/seed-6230208e/tandem/sessionstore"
@@ -71,6 +72,32 @@ func TestAccountShowsAndRevokesSessions(t *testing.T) {
 }
 
 // The chat name is one value, whoever writes it.
+// Another application logs somebody else in, in the same session; the list of
+// the user before is late.
+func TestRevokeWhatIsSomebodyElsesByNow(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, r *redistest.Server) {
+		s := newSite(t, r, "closed")
+		u := s.add(t, "ada")
+		here, shared := s.browser(t), s.browser(t)
+		here.login("ada")
+		shared.login("ada")
+		handle, key, rdb := *shared.session().Handle, "session:"+shared.cookie(), r.Client(t)
+		stored, err := rdb.Get(t.Context(), key).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := rdb.Set(t.Context(), key, strings.ReplaceAll(stored, u.ID, "77"), time.Hour).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if a := here.post("/account/sessions/"+handle+"/revoke", nil); a.status != http.StatusNotFound {
+			t.Errorf("revoke: %d", a.status)
+		}
+		if v := shared.session(); v.User == nil || v.User.ID != "77" {
+			t.Errorf("the session: %+v", v)
+		}
+	})
+}
+
 func TestChatName(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, r *redistest.Server) {
 		s := newSite(t, r, "closed")

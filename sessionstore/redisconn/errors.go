@@ -13,7 +13,7 @@ import (
 // ErrUnavailable: Redis did not do what it was asked, for reasons that have
 // nothing to do with the command: no connection, no reply in time, no free
 // connection in the pool, loading, read-only, failing over, refusing the
-// password, or known to be down. The original error is wrapped too. Whether
+// password or the user's rights, or known to be down. The original error is wrapped too. Whether
 // the command took effect is not known.
 //
 // A reply to the command (redis.Nil, WRONGTYPE, NOSCRIPT) and the caller's own
@@ -67,6 +67,7 @@ var replyClasses = map[string]class{
 	"OOM":         classBusy,
 	"NOAUTH":      classAuth,
 	"WRONGPASS":   classAuth,
+	"NOPERM":      classAuth,
 }
 
 // classify tells a command's error apart; ctx is the command's.

@@ -204,6 +204,27 @@ func TestReadOnlyIsDown(t *testing.T) {
 	}
 }
 
+// What the user of the URL may not do is the operator's to mend. Nothing is
+// known of the data then, and other commands go on.
+func TestMissingRightsAreUnavailable(t *testing.T) {
+	s := redistest.Start(t)
+	ctx := context.Background()
+	reg := prometheus.NewRegistry()
+	c := open(t, Config{URL: s.URL(), Metrics: reg})
+	if err := s.Client(t).Do(ctx, "ACL", "SETUSER", "default", "-set").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Client().Set(ctx, "k", "v", 0).Err(); !IsUnavailable(err) || !strings.Contains(err.Error(), "NOPERM") {
+		t.Errorf("a command that is not allowed: %v", err)
+	}
+	if err := c.Client().Get(ctx, "k").Err(); !errors.Is(err, redis.Nil) {
+		t.Errorf("one that is: %v", err)
+	}
+	if n := metric(t, reg, "tandem_redis_errors_total", string(classAuth)); n != 1 {
+		t.Errorf("%v errors of the class auth", n)
+	}
+}
+
 // Redis is back on its port but still reads its data: connected is not up.
 func TestLoadingIsDown(t *testing.T) {
 	ctx := context.Background()
