@@ -30,7 +30,7 @@ func TestDropAllWaitsForNobody(t *testing.T) {
 			if err := <-shaken; err != nil {
 				t.Fatal(err)
 			}
-			g.wrap(client)
+			g.wrap(client, "")
 		}
 		began := time.Now()
 		g.dropAll()

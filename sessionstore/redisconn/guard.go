@@ -48,9 +48,9 @@ func newGuard(every, timeout time.Duration, onDoubt func(), m *metrics) *guard {
 
 func (g *guard) now() int64 { return int64(time.Since(g.start)) }
 
-// wrap makes nc, just dialled, a guarded connection.
-func (g *guard) wrap(nc net.Conn) net.Conn {
-	c := &conn{Conn: nc, guard: g, socket: newSocket(nc)}
+// wrap makes nc, just dialled for addr, a guarded connection.
+func (g *guard) wrap(nc net.Conn, addr string) net.Conn {
+	c := &conn{Conn: nc, guard: g, addr: addr, socket: newSocket(nc)}
 	c.lastUse.Store(g.now())
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -62,6 +62,7 @@ func (g *guard) wrap(nc net.Conn) net.Conn {
 type conn struct {
 	net.Conn
 	guard  *guard
+	addr   string  // that it was dialled for
 	socket *socket // what to peek at; the pool holds c alone when it does
 
 	lastUse  atomic.Int64 // nanoseconds since guard.start
@@ -118,12 +119,19 @@ func (g *guard) suspect() {
 //
 // TLS says good-bye before it closes, and waits five seconds for a link that
 // takes no more bytes; whoever is dropped here is not told.
-func (g *guard) dropAll() {
+func (g *guard) dropAll() { g.dropIf(func(*conn) bool { return true }) }
+
+// drop is dropAll for one address of several.
+func (g *guard) drop(addr string) { g.dropIf(func(c *conn) bool { return c.addr == addr }) }
+
+func (g *guard) dropIf(goes func(*conn) bool) {
 	g.mu.Lock()
 	conns := slices.Collect(maps.Keys(g.conns))
 	g.mu.Unlock()
 	for _, c := range conns {
-		_ = beneath(c.Conn).Close()
+		if goes(c) {
+			_ = beneath(c.Conn).Close()
+		}
 	}
 }
 

@@ -242,5 +242,5 @@ func fakeServer(t *testing.T, g *guard, reply string) (*conn, <-chan string) {
 		_ = server.Close()
 	}()
 	t.Cleanup(func() { _ = client.Close(); <-done })
-	return g.wrap(client).(*conn), asked
+	return g.wrap(client, "").(*conn), asked
 }

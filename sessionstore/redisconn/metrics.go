@@ -12,12 +12,13 @@ const (
 )
 
 type metrics struct {
-	upGauge    prometheus.Gauge
-	changes    *prometheus.CounterVec // to
-	refusals   prometheus.Counter
-	errors     *prometheus.CounterVec // class
-	idleChecks *prometheus.CounterVec // result
-	dials      *prometheus.CounterVec // result
+	upGauge     prometheus.Gauge
+	mastersAway prometheus.Gauge
+	changes     *prometheus.CounterVec // to
+	refusals    prometheus.Counter
+	errors      *prometheus.CounterVec // class
+	idleChecks  *prometheus.CounterVec // result
+	dials       *prometheus.CounterVec // result
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -31,6 +32,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		upGauge: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tandem_redis_up", Help: "1 while Redis answers and takes writes.",
+		}),
+		mastersAway: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tandem_redis_masters_away", Help: "Masters of the Cluster that do not answer while others do.",
 		}),
 		changes: counter("tandem_redis_state_changes_total", "Times Redis went up or down.", "to", "up", "down"),
 		refusals: prometheus.NewCounter(prometheus.CounterOpts{
@@ -47,7 +51,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.upGauge, m.changes, m.refusals, m.errors, m.idleChecks, m.dials} {
+	for _, c := range []prometheus.Collector{m.upGauge, m.mastersAway, m.changes, m.refusals, m.errors, m.idleChecks, m.dials} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -42,14 +42,16 @@ type monitor struct {
 	metrics *metrics
 	started time.Time
 	dropAll func()        // closes every connection but the prober's
+	drop    func(string)  // closes those that were dialled for an address
 	relearn func()        // has a cluster's nodes asked who serves what; nil: no cluster
 	doubts  chan struct{} // holds one: more doubt is no more reason to probe
 	wake    chan struct{} // holds one: changes has entries
 	wg      sync.WaitGroup
 
-	down   atomic.Pointer[outage] // nil: up
-	heard  atomic.Int64           // when Redis last answered, nanoseconds since started
-	client redis.UniversalClient  // set by start
+	down   atomic.Pointer[outage]  // nil: up
+	nodes  atomic.Pointer[masters] // never nil: as of the latest probe that succeeded
+	heard  atomic.Int64            // when Redis last answered, nanoseconds since started
+	client redis.UniversalClient   // set by start
 
 	mu        sync.Mutex
 	callbacks []*callback // in order of registration
@@ -65,20 +67,23 @@ type outage struct {
 }
 
 func newMonitor(p *prober, log *slog.Logger, m *metrics) *monitor {
-	return &monitor{
+	mon := &monitor{
 		prober: p, log: log, metrics: m, started: time.Now(),
 		doubts: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 	}
+	mon.nodes.Store(&masters{})
+	return mon
 }
 
 // start asks once and keeps asking in the background until ctx ends.
 func (m *monitor) start(ctx context.Context, client redis.UniversalClient) {
 	m.client = client
-	if err := m.prober.probe(ctx); err != nil {
+	if found, err := m.prober.probe(ctx); err != nil {
 		m.down.Store(&outage{err: unavailable(err), since: time.Now()})
 		m.log.Warn("redis is not available; waiting for it", "err", err)
 	} else {
 		m.answered()
+		m.learn(found)
 	}
 	m.metrics.state(m.up())
 	m.wg.Go(func() { m.run(ctx) })
@@ -130,12 +135,13 @@ func (m *monitor) watch(ctx context.Context) {
 			return
 		case <-m.doubts:
 		case <-timer.C:
-			if left := idleProbe - m.silence(); left > 0 {
+			if left := idleProbe - m.silence(); left > 0 && len(m.nodes.Load().away) == 0 {
 				timer.Reset(left)
 				continue
 			}
 		}
-		if err := m.prober.probe(ctx); err != nil {
+		found, err := m.prober.probe(ctx)
+		if err != nil {
 			if ctx.Err() == nil {
 				m.fall(err)
 			}
@@ -143,6 +149,9 @@ func (m *monitor) watch(ctx context.Context) {
 		}
 		m.answered()
 		timer.Reset(idleProbe)
+		if m.learn(found); len(found.away) > 0 {
+			timer.Reset(maxBackoff) // its commands are refused: only a probe can tell when it is back
+		}
 		sleep(ctx, probeGap)
 	}
 }
@@ -153,14 +162,15 @@ func (m *monitor) recover(ctx context.Context) {
 		if !sleep(ctx, backoff/2+rand.N(backoff/2)) {
 			return
 		}
-		err := m.prober.probe(ctx)
+		found, err := m.prober.probe(ctx)
 		if err == nil {
 			// go-redis stops dialling for a second after many failed dials: up
 			// means that commands work, so it must be over that.
 			m.dropAll()
-			err = m.prober.ask(withoutRefusal(ctx), m.client)
+			_, err = m.prober.ask(withoutRefusal(ctx), m.client)
 		}
 		if err == nil {
+			m.learn(found)
 			m.rise()
 			return
 		}
@@ -168,9 +178,35 @@ func (m *monitor) recover(ctx context.Context) {
 	}
 }
 
+// learn notes which masters answer. Whoever hung on one that was away is told
+// when it is back, or another serves its slots: as after an outage.
+func (m *monitor) learn(found masters) {
+	before := m.nodes.Swap(&found)
+	back := false
+	for addr := range before.away {
+		if found.away[addr] == nil {
+			back = true
+			m.drop(addr) // what went to another node in its place, too
+			m.log.Info("a master of the redis cluster is back, or replaced", "address", addr)
+		}
+	}
+	for addr, cause := range found.away {
+		if before.away[addr] == nil {
+			m.log.Warn("a master of the redis cluster is away", "address", addr, "err", cause)
+		}
+	}
+	m.metrics.mastersAway.Set(float64(len(found.away)))
+	if back && m.up() {
+		m.push(true)
+	}
+}
+
 func (m *monitor) fall(cause error) {
 	m.down.Store(&outage{err: unavailable(cause), since: time.Now()})
+	m.nodes.Store(&masters{}) // nobody is asked in the place of another
+	m.metrics.mastersAway.Set(0)
 	m.log.Warn("redis is down", "err", cause)
+	m.metrics.changed(false)
 	m.push(false)
 }
 
@@ -178,6 +214,7 @@ func (m *monitor) rise() {
 	m.answered()
 	was := m.down.Swap(nil)
 	m.log.Info("redis is up", "after", time.Since(was.since).Round(time.Millisecond))
+	m.metrics.changed(true)
 	select {
 	case <-m.doubts: // of the outage that is over
 	default:
@@ -188,7 +225,6 @@ func (m *monitor) rise() {
 // push queues a change for notify. Whoever is so slow that a third change
 // comes has its first two dropped: they cancel each other out.
 func (m *monitor) push(up bool) {
-	m.metrics.changed(up)
 	m.mu.Lock()
 	if len(m.changes) == 2 {
 		m.changes = m.changes[:0]
@@ -270,35 +306,47 @@ type prober struct {
 	client  redis.UniversalClient // nil: the last probe failed
 }
 
-// probe asks over the kept connection, if there is one. When that fails it
-// starts from nothing, with a new connection and, for Sentinel and Cluster,
-// having looked for the master anew: only that tells a dead Redis from a dead
-// connection.
-func (p *prober) probe(ctx context.Context) error {
+// probe asks over the kept connection, if there is one. When that fails, or a
+// master of a Cluster does not answer, it starts from nothing, with a new
+// connection and, for Sentinel and Cluster, having looked for the master anew:
+// only that tells a dead Redis from a dead connection.
+func (p *prober) probe(ctx context.Context) (masters, error) {
+	var kept masters
+	answered := false
 	if p.client != nil {
-		if p.ask(ctx, p.client) == nil {
-			return nil
+		var err error
+		kept, err = p.ask(ctx, p.client)
+		if answered = err == nil; answered && len(kept.away) == 0 {
+			return kept, nil
 		}
-		p.close()
 	}
 	client := p.open()
-	if err := p.ask(ctx, client); err != nil {
+	found, err := p.ask(ctx, client)
+	if err != nil {
 		_ = client.Close()
-		return err
+		if answered { // finding the nodes began with the one that is away
+			return kept, nil
+		}
+		p.close()
+		return masters{}, err
 	}
+	p.close()
 	p.client = client
-	return nil
+	return found, nil
 }
 
-// probeKey never exists.
+// probeKey never exists, nor do those that begin with it.
 const probeKey = "tandem:probe"
 
 // ask sends a write that changes nothing: unlike PING it fails on a replica, on a
 // primary without the replicas it must have, and on a cluster that is down.
-func (p *prober) ask(ctx context.Context, client redis.UniversalClient) error {
+func (p *prober) ask(ctx context.Context, client redis.UniversalClient) (masters, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	return client.Del(ctx, probeKey).Err()
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		return askMasters(ctx, cluster)
+	}
+	return masters{}, client.Del(ctx, probeKey).Err()
 }
 
 func (p *prober) close() {

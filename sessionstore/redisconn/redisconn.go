@@ -105,6 +105,9 @@ type Conn struct {
 	err  error // Close's
 }
 
+// errNotNeeded ends a dial to a stand-in.
+var errNotNeeded = errors.New("redisconn: the master that was away is back")
+
 // Open opens the Redis that cfg names. It does not need to be there: Open asks
 // it once, for a second at most, so that Up tells the truth right away, and
 // goes on without it. An error means that cfg is wrong.
@@ -144,19 +147,30 @@ func Open(cfg Config) (*Conn, error) {
 	}
 	c.monitor = newMonitor(c.newProber(), cfg.Logger, m)
 	c.guard = newGuard(cfg.CheckEvery, cfg.CommandTimeout/2, c.monitor.doubt, m)
-	c.monitor.dropAll = c.guard.dropAll
+	c.monitor.dropAll, c.monitor.drop = c.guard.dropAll, c.guard.drop
 	opts.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := d.dial(ctx, network, addr)
+		// Commands for a master that is away are refused before this: what
+		// dials it is a subscription, which can be on any node.
+		standIn := c.monitor.nodes.Load().standIn(addr)
+		conn, err := d.dial(ctx, network, standIn)
 		if err != nil {
 			c.monitor.doubt() // subscriptions dial out of the hook's sight
 			return nil, err
 		}
-		return c.guard.wrap(conn), nil
+		wrapped := c.guard.wrap(conn, addr)
+		if standIn != addr && c.monitor.nodes.Load().standIn(addr) != standIn { // and monitor.learn has not seen it
+			_ = wrapped.Close()
+			return nil, errNotNeeded
+		}
+		return wrapped, nil
 	}
 	c.client = opts.client()
-	c.client.AddHook(hook{monitor: c.monitor, metrics: m})
-	if cluster, ok := c.client.(*redis.ClusterClient); ok {
-		cluster.OnNewNode(func(node *redis.Client) { node.AddHook(hook{monitor: c.monitor, metrics: m, node: true}) })
+	cluster, _ := c.client.(*redis.ClusterClient)
+	c.client.AddHook(hook{monitor: c.monitor, metrics: m, cluster: cluster})
+	if cluster != nil {
+		cluster.OnNewNode(func(node *redis.Client) {
+			node.AddHook(hook{monitor: c.monitor, metrics: m, node: node.Options().Addr})
+		})
 		c.monitor.relearn = func() { cluster.ReloadState(context.Background()) }
 	}
 	c.monitor.start(life, c.client)
@@ -168,22 +182,26 @@ func Open(cfg Config) (*Conn, error) {
 func (c *Conn) Client() redis.UniversalClient { return c.client }
 
 // Up tells whether commands are worth trying: Redis answered lately and takes
-// writes.
+// writes. Of a Cluster any master that does is enough: commands for one that
+// is away fail at once with ErrUnavailable.
 func (c *Conn) Up() bool { return c.monitor.up() }
 
 // OnChange has fn called after each change of Up, with the new value, from one
-// goroutine and in order. A fn so slow that Redis changed twice meanwhile
-// sees down, then up, once. Register first, then read Up: no change is missed.
+// goroutine and in order; and with true once more when a master of a Cluster
+// that was away is back, or replaced. A fn so slow that Redis changed twice
+// meanwhile sees down, then up, once. Register first, then read Up: no change
+// is missed.
 //
 // remove may return while fn still runs. fn must not call Close.
 func (c *Conn) OnChange(fn func(up bool)) (remove func()) { return c.monitor.onChange(fn) }
 
 // Ping asks Redis over a new connection, also while it is down, and waits for a
-// second at most. Nil means that Redis answers and takes writes.
+// second at most. Nil means that Redis answers and takes writes. It looks for the
+// masters of a Cluster anew, and fails when it begins with a silent node.
 func (c *Conn) Ping(ctx context.Context) error {
 	p := c.newProber()
 	defer p.close()
-	err := p.probe(ctx)
+	_, err := p.probe(ctx)
 	if classify(ctx, err) == classNone {
 		return err
 	}
