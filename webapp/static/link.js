@@ -14,7 +14,7 @@ import { TandemError } from "./errors.js";
  */
 
 /** Close codes after which coming back makes sense. */
-const RETRY = new Set([1001, 1006, 1012, 4429, 4503]);
+export const RETRY = new Set([1001, 1006, 1012, 4429, 4503]);
 
 /** The server's first word must have come by then; a browser alone waits for minutes. */
 const OPEN_MS = 20_000;

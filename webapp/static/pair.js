@@ -1,6 +1,6 @@
 // @ts-check
 /** The sides of a pair that this page opens, each with its own socket. */
-import { RETRY, backoff } from "./tandem.js";
+import { RETRY, backoff } from "./link.js";
 
 const { pair = "", login = "/login" } = document.getElementById("pair")?.dataset ?? {};
 
