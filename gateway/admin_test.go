@@ -105,7 +105,7 @@ func TestAdminPages(t *testing.T) {
 		})},
 	})
 	get(t, g.url())
-	if a := get(t, g.adminURL()+"/metrics"); a.status != 200 || !strings.Contains(a.body, `tandem_gateway_request_duration_seconds_count{class="2xx",kind="upstream"} 1`) {
+	if a := get(t, g.adminURL()+"/metrics"); a.status != 200 || !strings.Contains(a.body, `tandem_gateway_request_duration_seconds_count{class="2xx",kind="upstream",listener="127.0.0.1:0",route="/"} 1`) {
 		t.Errorf("metrics: %d %s", a.status, a.body)
 	}
 	if a := get(t, g.adminURL()+"/debug/pprof/goroutine?debug=1"); a.status != 200 {

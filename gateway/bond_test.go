@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/seed-6230208e/tandem/internal/redistest"
 	"github.com/seed-6230208e/tandem/sessionstore"
@@ -114,7 +113,7 @@ func TestSocketsEndWithTheirSessions(t *testing.T) {
 		server.Stop()
 		closed(c, 4503, "session not verified")
 		eventually(t, "all sockets gone", func() bool { return len(g.Sessions()) == 0 })
-		if n := testutil.ToFloat64(g.metrics.failures.WithLabelValues(string(reasonSessionEnded))); n != 3 {
+		if n := g.failures(reasonSessionEnded); n != 3 {
 			t.Errorf("%v sockets counted", n)
 		}
 	})

@@ -116,11 +116,13 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		res, err := p.transport.RoundTrip(attempt)
 		if err == nil {
 			t.answered()
+			p.g.metrics.answers.WithLabelValues(t.id, statusClass(res.StatusCode)).Inc()
 			x.target = t
 			return res, nil
 		}
 		p.release(t)
 		why := failureOf(req.Context(), x.body, err)
+		p.g.metrics.missed(t, why)
 		t.failed(why, time.Now())
 		tried = append(tried, t)
 		if len(tried) > p.cfg.Retries || len(tried) == len(p.targets) || !mayRetry(req.Method, x.body, why) {

@@ -15,7 +15,7 @@ import (
 )
 
 func (g *Gateway) failures(why reason) float64 {
-	return testutil.ToFloat64(g.metrics.failures.WithLabelValues(string(why)))
+	return total(g.metrics.failures, "reason", string(why))
 }
 
 func TestWhatAnUpstreamSees(t *testing.T) {

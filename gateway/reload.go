@@ -107,6 +107,7 @@ func (g *Gateway) commit(p *plan) bool {
 		g.running.Go(func() {
 			old.users.Wait()
 			old.close()
+			g.forget(l.address, old)
 		})
 	}
 	g.listeners = p.next
@@ -123,6 +124,7 @@ func (g *Gateway) commit(p *plan) bool {
 			l.stop(g.life)
 			l.table.users.Wait()
 			l.table.close()
+			g.forget(l.address, l.table)
 		})
 	}
 	return true

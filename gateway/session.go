@@ -148,7 +148,7 @@ func (t *sessions) open(kind, listener string, c *net.TCPConn, limit int) *count
 	s.conn = &countedConn{TCPConn: c, session: s, list: t}
 	if !t.add(s, limit) {
 		_ = c.Close()
-		t.metrics.failures.WithLabelValues(string(reasonConnections)).Inc()
+		t.metrics.failed(listener, "", reasonConnections)
 		return nil
 	}
 	t.metrics.sessions.WithLabelValues(kind).Inc()

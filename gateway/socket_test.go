@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 func echoSocket(t testing.TB) *httptest.Server {
@@ -70,7 +69,7 @@ func TestSocketsPassThrough(t *testing.T) {
 	}
 	_ = c.Close()
 	eventually(t, "session off the list", func() bool { return len(g.Sessions()) == 0 })
-	if n := testutil.ToFloat64(g.metrics.upgrades.WithLabelValues(kindUpstream)); n != 1 {
+	if n := total(g.metrics.upgrades, "kind", kindUpstream); n != 1 {
 		t.Errorf("%v upgrades", n)
 	}
 }

@@ -49,7 +49,7 @@ func (l *listener) serveTCP(client *countedConn) {
 	up, to, err := t.tcp.connect(l.g.life)
 	if err != nil {
 		why := failureOf(l.g.life, nil, err)
-		l.g.metrics.failures.WithLabelValues(string(why)).Inc()
+		l.g.metrics.failed(l.address, "", why)
 		l.g.log.Warn("tcp: no connection to the target", "conn", s.id, "listener", l.address, "upstream", s.route, "reason", why, "err", err)
 		return
 	}
@@ -74,7 +74,7 @@ func (l *listener) pipe(s *session, down, up halfCloser, idle time.Duration) err
 	flows := func() {}
 	if idle > 0 {
 		timer := time.AfterFunc(idle, func() {
-			l.g.metrics.failures.WithLabelValues(string(reasonIdle)).Inc()
+			l.g.metrics.failed(l.address, "", reasonIdle)
 			closeBoth()
 		})
 		defer timer.Stop()

@@ -9,8 +9,6 @@ import (
 	"net"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // tcpSite is a gateway in front of a raw server that handles each connection
@@ -116,7 +114,7 @@ func TestTCPTargetIsDead(t *testing.T) {
 		t.Errorf("%q %v", b, err)
 	}
 	eventually(t, "count", func() bool {
-		return testutil.ToFloat64(g.metrics.failures.WithLabelValues(string(reasonConnectFailed))) == 1
+		return g.failures(reasonConnectFailed) == 1
 	})
 }
 

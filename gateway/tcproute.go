@@ -44,7 +44,9 @@ func (t *tcpRoute) connect(ctx context.Context) (*net.TCPConn, *target, error) {
 			return c, to, nil
 		}
 		to.pending.Add(-1)
-		to.failed(failureOf(ctx, nil, err), time.Now())
+		why := failureOf(ctx, nil, err)
+		t.g.metrics.missed(to, why)
+		to.failed(why, time.Now())
 		if tried = append(tried, to); len(tried) == len(t.targets) || ctx.Err() != nil {
 			return nil, nil, err
 		}
