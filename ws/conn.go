@@ -2,7 +2,6 @@ package ws
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -122,18 +121,19 @@ func newConn(h *Hub, ws *websocket.Conn, a admission) *conn {
 func (c *conn) start() {
 	c.ws.SetPingHandler(func(data string) error {
 		// A flood of pings is answered as often as frames are allowed.
-		if _, ok := c.frames.take(time.Now()); !ok {
-			return nil
+		if _, ok := c.frames.take(time.Now()); ok {
+			c.extendDeadline()
+			c.answerPing(data)
 		}
-		c.extendDeadline()
-		// A deadline that is no earlier than the writer's: it is the same one.
-		err := c.ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(writeTimeout))
-		if errors.Is(err, websocket.ErrCloseSent) {
-			return nil // the peer answers it
-		}
-		return err
+		return nil
 	})
 	c.ws.SetPongHandler(func(string) error { c.extendDeadline(); return nil })
+	c.ws.SetCloseHandler(func(code int, _ string) error {
+		// Before anything is written that fails because the peer has gone.
+		c.close(lostBy(&websocket.CloseError{Code: code}))
+		_ = c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""), time.Now().Add(closeTimeout))
+		return nil
+	})
 
 	cfg := &c.hub.cfg
 	c.mu.Lock()
@@ -152,8 +152,11 @@ func (c *conn) start() {
 func (c *conn) authTimedOut() {
 	why := closeAuthTimeout
 	c.mu.Lock()
-	owed := c.working
+	owed, late := c.working, c.state != stateConnecting
 	c.mu.Unlock()
+	if late { // it has authenticated at the last moment
+		return
+	}
 	if owed || !c.hub.available.Load() {
 		why = closeUnverified
 	}
@@ -168,6 +171,18 @@ func (c *conn) ping() {
 		c.out.ping = true
 		c.wakeLocked()
 		c.beat.Reset(c.hub.cfg.Heartbeat)
+	}
+}
+
+// answerPing has the writer answer a ping; of several that wait the newest is
+// answered (RFC 6455, section 5.5.3). The reader must not: the pong would wait
+// behind a write that hangs, and share its deadline.
+func (c *conn) answerPing(data string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing == nil {
+		c.out.pong = &data
+		c.wakeLocked()
 	}
 }
 

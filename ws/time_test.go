@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -287,6 +288,31 @@ func TestSlowReceiverOfPresence(t *testing.T) {
 		b.write(slow, `{"type":"sync_request"}`)
 		if sync := b.read(slow, "sync_response"); sync["presence"] != nil {
 			t.Error("everybody is told twice")
+		}
+	})
+}
+
+// Many client libraries ping by themselves. One whose program pauses may go on
+// where it was; its pings do not shorten the time that it has.
+func TestPausedReceiverThatPings(t *testing.T) {
+	inBubble(t, nil, func(b *bubble) {
+		paused := b.raw()
+		quick := b.join()
+		quick.Operate("a", 1)
+		for i := range 4 {
+			err := paused.WriteControl(websocket.PingMessage, fmt.Append(nil, i), time.Now().Add(time.Second))
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(9 * time.Second)
+		}
+		var answered []string
+		paused.SetPongHandler(func(data string) error { answered = append(answered, data); return nil })
+		b.read(paused, "operation")
+		b.write(paused, `{"type":"ping"}`)
+		b.read(paused, "pong")
+		if want := []string{"3"}; !slices.Equal(answered, want) {
+			t.Errorf("pongs %q, not %q", answered, want)
 		}
 	})
 }

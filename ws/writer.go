@@ -20,6 +20,7 @@ type outbox struct {
 	replies    [][]byte
 	replyBytes int // of replies
 	ping       bool
+	pong       *string // answer to the peer's newest ping, nil: none is owed
 
 	// Unasked.
 	renew     bool
@@ -48,6 +49,7 @@ type outgoing struct {
 	text       []byte
 	broadcasts batch
 	ping       bool
+	pong       *string
 	parting    bool // all has been written: time to go
 	closing    *closing
 }
@@ -160,6 +162,8 @@ func (c *conn) put(out outgoing, deadline time.Time) error {
 		return nil
 	case out.ping:
 		return c.ws.WriteControl(websocket.PingMessage, nil, deadline)
+	case out.pong != nil:
+		return c.ws.WriteControl(websocket.PongMessage, []byte(*out.pong), deadline)
 	default:
 		c.bytesOut.Add(int64(len(out.text)))
 		return c.ws.WriteMessage(websocket.TextMessage, out.text)
@@ -167,8 +171,8 @@ func (c *conn) put(out outgoing, deadline time.Time) error {
 }
 
 // putBroadcasts writes frames as they are. The connection below keeps one
-// write apart from another, such as the reader's pongs; and a deadline that
-// was set a moment ago is good enough.
+// write apart from another, such as the reader's answer to a close; and a
+// deadline that was set a moment ago is good enough.
 func (c *conn) putBroadcasts(b *batch, deadline time.Time) error {
 	defer b.release()
 	conn := c.ws.NetConn()
@@ -197,6 +201,9 @@ func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
 	case o.ping && c.closing == nil:
 		o.ping = false
 		return outgoing{ping: true}, deadline, true
+	case o.pong != nil && c.closing == nil:
+		out.pong, o.pong = o.pong, nil
+		return out, deadline, true
 	case len(o.replies) > 0:
 		out.text = o.takeReply()
 		c.changed.Broadcast()

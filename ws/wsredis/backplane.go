@@ -38,7 +38,8 @@ type Config struct {
 	KeepOperations int
 
 	// Tick is the interval of lease renewals and delivery probes; open
-	// documents are checked every second one. 0 means 3 s.
+	// documents are checked every second one, and at the next when
+	// announcements were under way at the last. 0 means 3 s.
 	Tick time.Duration
 
 	// Lease is how long members outlive a replica that died; at least three

@@ -31,6 +31,9 @@ func (n *tidings) heard(number uint64, first bool) (missed bool) {
 	return missed
 }
 
+// owes reports whether some are missing that the last check knew of.
+func (n *tidings) owes() bool { return n.newest < n.owed }
+
 // check compares with the newest number in Redis, 0 for none, and reports
 // whether something is missing. An announcement has from one check to the next
 // to arrive.

@@ -61,6 +61,10 @@ func (t *topic) checkLocked(head uint64) bool {
 	return missed
 }
 
+// owedLocked reports whether announcements that the last check knew of have
+// not arrived.
+func (t *topic) owedLocked() bool { return t.delivered < t.expected || t.news.owes() }
+
 // baseLocked takes what is in the log now for delivered, unless it is known
 // already where delivery began.
 func (t *topic) baseLocked(head uint64) {
@@ -81,14 +85,15 @@ func (t *topic) finishLocked(err error) {
 
 // What the tick asks of topics and tells them.
 
-// due returns the topics that there is a reason to check, and those whose last
-// check is so long ago.
+// due returns the topics that there is a reason to check, such as announcements
+// that had not come at the last check, and those whose last check is so long
+// ago.
 func (s *subscriptions) due(every time.Duration) []*topic {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var topics []*topic
 	for _, t := range s.topics {
-		if t.survey || time.Since(t.checked) >= every {
+		if t.survey || t.owedLocked() || time.Since(t.checked) >= every {
 			topics = append(topics, t)
 		}
 	}

@@ -1,4 +1,4 @@
--- Looks after one open document, every second tick: begins a new epoch when its log
+-- Looks after one open document, with every tick or second one: begins a new epoch when its log
 -- was lost, keeps the document alive while somebody is in it, and tells
 -- whether this replica's members are still in the presence hash.
 --
