@@ -7,11 +7,13 @@ import (
 )
 
 // absent is an own member whose connection was lost. Others are told that it
-// left when nobody has taken its place within Documents.PresenceGrace. Until
-// then it holds the document open.
+// left when nobody has taken its place within Documents.PresenceGrace, or when
+// its session ends before. Until then it holds the document open, and the
+// session's binding.
 type absent struct {
-	member Member
-	timer  *time.Timer
+	member  Member
+	timer   *time.Timer
+	binding Binding
 }
 
 // returns reports whether a client that was closed like this is likely to be
@@ -29,10 +31,21 @@ func (c *conn) returns(why closing) bool {
 	return false
 }
 
-// excuse marks a member as lost instead of telling that it left.
+// excuse marks a member as lost instead of telling that it left. It takes over
+// the connection's binding.
 func (d *document) excuse(c *conn) {
-	grace := d.hub.cfg.Documents.PresenceGrace
 	d.hub.absences.Add(1)
+	d.awaitReturn(c)
+	c.mu.Lock()
+	c.missedBy = d
+	over := c.over
+	c.mu.Unlock()
+	if over { // since a moment ago, when nobody missed it
+		d.give(c.id, leftSession)
+	}
+}
+
+func (d *document) awaitReturn(c *conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	member := d.removeLocked(c)
@@ -40,21 +53,36 @@ func (d *document) excuse(c *conn) {
 	d.roster.put(member)
 	d.outgoing.update(member)
 	id := member.ConnectionID
-	d.absent[id] = absent{member, time.AfterFunc(grace, func() { d.give(id) })}
+	timer := time.AfterFunc(d.hub.cfg.Documents.PresenceGrace, func() { d.give(id, leftClosed) })
+	d.absent[id] = absent{member, timer, c.binding}
+	c.binding = nil
+}
+
+// sessionOver has the others told at once that the connection has left, if it
+// is one whose return is waited for: its session has ended.
+func (c *conn) sessionOver() {
+	c.mu.Lock()
+	c.over = true
+	d := c.missedBy
+	c.mu.Unlock()
+	if d != nil {
+		d.give(c.id, leftSession)
+	}
 }
 
 // give ends the wait for an absent member.
-func (d *document) give(id string) {
+func (d *document) give(id, reason string) {
 	d.mu.Lock()
 	a, ok := d.absent[id]
 	if ok {
+		a.timer.Stop()
 		delete(d.absent, id)
-		d.outgoing.leave(Departure{Member: a.member, Reason: leftClosed})
+		d.outgoing.leave(Departure{Member: a.member, Reason: reason})
 		d.wakeLocked()
 	}
 	d.mu.Unlock()
 	if ok {
-		d.forget(1)
+		d.forget([]absent{a})
 	}
 }
 
@@ -64,7 +92,7 @@ func (d *document) giveAll() {
 	ids := slices.Collect(maps.Keys(d.absent))
 	d.mu.Unlock()
 	for _, id := range ids {
-		d.give(id)
+		d.give(id, leftClosed)
 	}
 }
 
@@ -80,21 +108,22 @@ func (d *document) placeOfLocked(newcomer Member) (lost Member, ok bool) {
 }
 
 // replacedLocked forgets absent members that others have said to have left,
-// and returns how many they were; forget is to be called with that.
-func (d *document) replacedLocked(left []Departure) (count int) {
+// and returns them; forget is to be called with that.
+func (d *document) replacedLocked(left []Departure) (replaced []absent) {
 	for _, m := range left {
 		if a, ok := d.absent[m.ConnectionID]; ok {
 			a.timer.Stop()
 			delete(d.absent, m.ConnectionID)
-			count++
+			replaced = append(replaced, a)
 		}
 	}
-	return count
+	return replaced
 }
 
-// forget gives back what count absent members held.
-func (d *document) forget(count int) {
-	for range count {
+// forget gives back what absent members held.
+func (d *document) forget(members []absent) {
+	for _, a := range members {
+		a.binding.Close()
 		d.hub.release(d)
 		d.hub.absences.Done()
 	}

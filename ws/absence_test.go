@@ -94,6 +94,26 @@ func TestNoGraceForWhoLeaves(t *testing.T) {
 	witness.ExpectPresence("logged out", left(ended.ID, "session"))
 }
 
+// Whose session ends is not waited for, be the connection still there or lost a
+// moment ago.
+func TestGraceEndsWithTheSession(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.replica(patient), w.replica(patient)
+	witness, _ := b.join("d", w.login("8"))
+	ada := w.login("7")
+	lost, _ := a.join("d", ada)
+	lost.Cut()
+	away(t, a, lost.ID)
+	if err := w.factory.End(t.Context(), ada.id, sessionstore.ReasonLogout); err != nil {
+		t.Fatal(err)
+	}
+	witness.ExpectPresence("logged out", left(lost.ID, "session"))
+	eventually(t, "the document to be forgotten", func() bool {
+		m, err := a.backplane.Members(t.Context(), "d")
+		return err == nil && len(m) == 1
+	})
+}
+
 // Who does not come back has left, and so has everybody when the replica stops.
 func TestGraceEnds(t *testing.T) {
 	w := newWorld(t)

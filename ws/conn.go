@@ -77,6 +77,7 @@ type conn struct {
 	working bool
 	doubt   bool // whether it may stay is to be asked again
 	out     outbox
+	over    bool     // its session has ended
 	closing *closing // nil while nobody decided to close
 	closeBy time.Time
 	calling context.CancelFunc // ends the worker's call under way, nil without one
@@ -84,13 +85,15 @@ type conn struct {
 	beat    *time.Timer
 	bye     *time.Timer // drain: the close after reconnect
 	again   *time.Timer // the end of the permit to read
+
+	missedBy *document // that waits for its return, nil: none does
 }
 
 // endpoint says where a connection came in, for the admin listing.
 type endpoint struct {
 	listener      net.Addr
 	route, client string
-	since                   time.Time
+	since         time.Time
 }
 
 // identity is who a connection speaks for, once it has authenticated.

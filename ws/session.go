@@ -25,12 +25,15 @@ func (c *conn) SessionChanged(s *sessionstore.Snapshot) {
 	c.recheckLocked()
 	c.mu.Unlock()
 	if stranger {
-		c.close(closeEnded(sessionstore.ReasonLogout))
+		c.SessionEnded(sessionstore.ReasonLogout)
 	}
 }
 
 // SessionEnded closes the connection and says why the session ended.
-func (c *conn) SessionEnded(r sessionstore.Reason) { c.close(closeEnded(r)) }
+func (c *conn) SessionEnded(r sessionstore.Reason) {
+	c.close(closeEnded(r))
+	c.sessionOver()
+}
 
 // SessionUnverified closes the connection: its session may have ended.
 func (c *conn) SessionUnverified() { c.close(closeUnverified) }
