@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,4 +94,28 @@ func TestReturnToAnotherReplica(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Whoever the last replica to restart sent off is seen to return to another, although it has stopped by then.
+func TestReturnAfterRestart(t *testing.T) {
+	redis := redistest.Start(t)
+	a := startReplica(t, settings{redis: redis.URL(), more: "drain: {spread: 100ms, timeout: 20s}\n"})
+	b := startReplica(t, settings{redis: redis.URL()})
+	ada, visitor := newPerson(t), newPerson(t)
+	ada.register(a.url, "ada")
+	visitor.login(a.url, "ada") // another session
+	witness := visitor.open(b.url, "d")
+	told := ada.open(a.url, "d")
+	witness.presenceOf(told.connection, "joined")
+	a.signal(syscall.SIGTERM)
+	told.want("reconnect")
+	if err := told.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	<-a.done
+	back := ada.open(b.url, "d")
+	lists, reason := witness.presenceOf(told.connection, "left")
+	if lists[back.connection] != "joined" || reason != "replaced" {
+		t.Errorf("%v for the reason %q", lists, reason)
+	}
 }

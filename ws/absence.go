@@ -86,14 +86,18 @@ func (d *document) give(id, reason string) {
 	}
 }
 
-// giveAll ends the wait for every absent member.
-func (d *document) giveAll() {
+// bequeath leaves every absent member to the other replicas: this one stops,
+// and whoever it sent off is about to come back to one of them. The backplane
+// has those who do not taken for dead with this replica.
+func (d *document) bequeath() {
 	d.mu.Lock()
-	ids := slices.Collect(maps.Keys(d.absent))
+	absents := slices.Collect(maps.Values(d.absent))
+	clear(d.absent)
 	d.mu.Unlock()
-	for _, id := range ids {
-		d.give(id, leftClosed)
+	for _, a := range absents {
+		a.timer.Stop()
 	}
+	d.forget(absents)
 }
 
 // placeOfLocked returns the lost member whose place a newcomer takes: one of

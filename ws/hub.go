@@ -259,7 +259,7 @@ func (h *Hub) Close() error {
 	}
 	h.connections.Wait()
 	for _, d := range h.open() {
-		d.giveAll()
+		d.bequeath()
 	}
 	h.absences.Wait()
 	last := time.AfterFunc(2*time.Second, h.stop)

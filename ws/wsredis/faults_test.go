@@ -284,9 +284,17 @@ func TestStop(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, s *redistest.Server) {
 		a, b := start(t, "a", s.Addr()), start(t, "b", s.Addr())
 		onB := subscribe(t, b, doc)
-		announce(t, a, joined("a1"))
+		change := joined("a1", "a2")
+		change.Joined[1].Away = true
+		announce(t, a, change)
 		a.stop()
 		onB.Wait(t, "its member leaving", func(r wstest.Recorded) bool { return r.Left("a1", "replica") == 1 })
+		got := onB.Wait(t, "the one that was away leaving", func(r wstest.Recorded) bool { return r.Left("a2", "replica") == 1 })
+		for _, c := range got.Presence {
+			if len(c.Left) > 1 {
+				t.Errorf("who was away left with the replica: %+v", c)
+			}
+		}
 		if n := memberCount(t, b); n != 0 {
 			t.Errorf("%d members", n)
 		}

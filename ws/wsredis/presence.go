@@ -318,7 +318,8 @@ func (p *presence) reap(ctx context.Context, document string, dead map[string]st
 }
 
 // release takes this replica's members and lease away. Nobody has to wait for
-// the lease to end then.
+// the lease to end then. Members that are away stay for as long as those of a
+// dead replica do: others of their sessions may take their places.
 func (p *presence) release(ctx context.Context) error {
 	p.mu.Lock()
 	own := p.own
@@ -327,7 +328,12 @@ func (p *presence) release(ctx context.Context) error {
 	for document, members := range own {
 		var change ws.PresenceChange
 		for _, m := range members {
-			change.Left = append(change.Left, ws.Departure{Member: m, Reason: reasonReplica})
+			if !m.Away {
+				change.Left = append(change.Left, ws.Departure{Member: m, Reason: reasonReplica})
+			}
+		}
+		if change.Empty() {
+			continue
 		}
 		if err := p.write(ctx, document, change); err != nil {
 			return err
