@@ -185,9 +185,9 @@ func (c *conn) putBroadcasts(b *batch, deadline time.Time) error {
 	return err
 }
 
-// next picks what to write: replies, then the close, and the time to come back
-// at before it, then what is said unasked, then operations, then presence. When there is nothing, the writer
-// has ended.
+// next picks what to write: pings and pongs, replies, then the close, and the
+// time to come back at before it, then what is said unasked, then operations,
+// then presence. When there is nothing, the writer has ended.
 func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -135,8 +135,8 @@ func New(cfg Config) (*Backplane, error) {
 
 // Run keeps the subscription, the lease and open documents in order until ctx
 // ends. Then it takes away members that are left, but for those that are away,
-// and the lease, and returns
-// after its goroutines. It is called once, and always returns nil.
+// and the lease, and returns after its goroutines. It is called once, and
+// always returns nil.
 func (b *Backplane) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { b.subs.run(ctx) })
