@@ -21,8 +21,9 @@ type Binding interface {
 	Close() // ends the binding; it is idempotent
 }
 
-// bond ties a socket to an upstream to the session that it was let in with:
-// when that ends, so does the socket. It is the session's Listener.
+// bond ties a socket to an upstream, or a response that takes long, to the
+// session that it was let in with: when that ends, so does it. It is the
+// session's Listener.
 type bond struct {
 	user    string // fixed
 	binding Binding
@@ -31,6 +32,7 @@ type bond struct {
 
 	mu    sync.Mutex // a leaf
 	conn  net.Conn   // nil until the upgrade
+	stop  func()     // of a response; nil for a socket
 	timer *time.Timer
 }
 
@@ -48,38 +50,64 @@ const partingTime = time.Second
 // has been answered, since the session has ended since it was looked at, or nothing is
 // known of it any more.
 func (x *exchange) bind(r *http.Request) bool {
+	why, cause := x.tryBind(r)
+	if why != "" {
+		x.refuse(r, why, cause)
+	}
+	return why == ""
+}
+
+// tryBind is bind without the answer: it returns why there is no bond, ""
+// if there is.
+func (x *exchange) tryBind(r *http.Request) (reason, error) {
 	b := &bond{user: x.who.user}
 	id, _ := x.g.cfg.Store.IDFromRequest(r)
 	binding, now, err := x.g.cfg.Bind(r.Context(), id, b)
 	switch {
 	case errors.Is(err, sessionstore.ErrUnavailable):
-		x.refuse(r, reasonStore, err)
+		return reasonStore, err
 	case errors.Is(err, sessionstore.ErrUndecodable):
-		x.refuse(r, reasonUndecodable, err)
+		return reasonUndecodable, err
 	case errors.Is(err, context.Canceled):
-		x.refuse(r, reasonClientGone, err)
+		return reasonClientGone, err
 	case err != nil:
-		x.refuse(r, reasonSessionEnded, err)
+		return reasonSessionEnded, err
 	case now.UserID() != b.user:
 		binding.Close()
-		x.refuse(r, reasonSessionEnded, nil)
-	default:
-		b.binding, x.bond = binding, b
-		return true
+		return reasonSessionEnded, nil
 	}
-	return false
+	b.binding, x.bond = binding, b
+	return "", nil
 }
 
-// unbind ends x's bond, and notes whether that ended the socket.
+// onEnd has stop called when the session ends, at once if it has ended. It
+// must not wait.
+func (b *bond) onEnd(stop func()) {
+	b.mu.Lock()
+	b.stop = stop
+	b.mu.Unlock()
+	if b.ended.Load() != nil {
+		stop()
+	}
+}
+
+// unbind ends x's bond, if it has one, and notes whether that ended the socket
+// or the response.
 func (x *exchange) unbind() {
+	if x.long != nil {
+		x.long.end()
+	}
 	b := x.bond
+	if b == nil {
+		return
+	}
 	b.binding.Close()
 	b.mu.Lock()
 	if b.timer != nil {
 		b.timer.Stop()
 	}
 	b.mu.Unlock()
-	if p := b.ended.Load(); p != nil && x.hijacked {
+	if p := b.ended.Load(); p != nil && (x.hijacked || x.long != nil) {
 		x.reason, x.cause = p.why, errors.New(p.reason)
 	}
 }
@@ -115,10 +143,13 @@ func (b *bond) part(p parting) {
 		return
 	}
 	b.mu.Lock()
-	conn := b.conn
+	conn, stop := b.conn, b.stop
 	b.mu.Unlock()
 	if conn != nil {
 		b.hurry(conn)
+	}
+	if stop != nil {
+		stop()
 	}
 }
 

@@ -40,7 +40,10 @@ func bondSite(t *testing.T, server *redistest.Server, watch sessionstore.WatchCo
 			t.Error(err)
 		}
 	})
-	cfg := toUpstream(Upstream{Targets: []string{echoSocket(t).URL}, Login: LoginRequired})
+	cfg := routes(
+		Route{Path: "/stream/", Upstream: &Upstream{Targets: []string{endlessUpstream(t).URL}, Login: LoginRequired}},
+		Route{Upstream: &Upstream{Targets: []string{echoSocket(t).URL}, Login: LoginRequired}},
+	)
 	cfg.Store, cfg.Cookie = store, "tandem"
 	cfg.Bind = func(ctx context.Context, id string, l sessionstore.Listener) (Binding, *sessionstore.Snapshot, error) {
 		return w.Bind(ctx, id, l)

@@ -29,6 +29,7 @@ type exchange struct {
 	body     *clientBody   // on its way to an upstream, nil without one
 	intake   *intake       // the same as it comes in, nil without one
 	bond     *bond         // of a socket that ends with its session, else nil
+	long     *stream       // of a response that ends with its session, else nil
 	target   *target       // upstream that answered
 	status   int           // 0: no header sent
 	sent     int64         // body bytes
@@ -197,6 +198,11 @@ func (x *exchange) afterInterim() {
 func (x *exchange) Write(p []byte) (int, error) {
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
+	}
+	if x.long != nil {
+		if err := x.long.goesOn(); err != nil {
+			return 0, err
+		}
 	}
 	n, err := x.ResponseWriter.Write(p)
 	x.sent += int64(n)

@@ -52,11 +52,13 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !x.admit(r, p.cfg.Login) {
 		return
 	}
-	if p.cfg.Login == LoginRequired && p.g.cfg.Bind != nil && isUpgrade(r.Header) {
-		if !x.bind(r) {
+	if p.cfg.Login == LoginRequired && p.g.cfg.Bind != nil {
+		defer x.unbind()
+		if !isUpgrade(r.Header) {
+			r = x.stream(r)
+		} else if !x.bind(r) {
 			return
 		}
-		defer x.unbind()
 	}
 	if r.Body != http.NoBody {
 		x.body = &clientBody{ReadCloser: r.Body}
@@ -134,6 +136,11 @@ func (p *proxy) modifyResponse(res *http.Response) error {
 	}
 	if err := p.writeSession(x, res); err != nil {
 		return err
+	}
+	if x.long != nil {
+		if err := x.long.begins(res.Header); err != nil {
+			return err
+		}
 	}
 	x.expected = res.ContentLength
 	if _, typed := res.Header["Content-Type"]; !typed {

@@ -56,6 +56,9 @@ func (p *proxy) writeSession(x *exchange, res *http.Response) error {
 	}
 	p.g.metrics.sessionWrites.WithLabelValues(string(change.Kind())).Inc()
 	if change.Kind() != sessionstore.ChangeWrite {
+		if x.long != nil {
+			x.long.free = true
+		}
 		res.Header["Set-Cookie"] = withoutSetCookie(res.Header["Set-Cookie"], p.g.cfg.Cookie)
 	}
 	return nil
