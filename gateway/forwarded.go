@@ -32,6 +32,9 @@ func ParseNetworks(texts []string) ([]netip.Prefix, error) {
 		if err != nil {
 			return nil, fmt.Errorf(`%q is not a network: allowed are 10.0.0.0/8, single addresses, and "private"`, text)
 		}
+		if address := prefix.Addr(); address.Is4In6() && prefix.Bits() >= 96 {
+			prefix = netip.PrefixFrom(address.Unmap(), prefix.Bits()-96) // addresses are compared in that form
+		}
 		networks = append(networks, prefix.Masked())
 	}
 	return networks, nil

@@ -126,3 +126,17 @@ func TestForwardedToUpstreams(t *testing.T) {
 		t.Error(trusted.body)
 	}
 }
+
+// IPv4 networks in the form of IPv6 ones mean the same.
+func TestMappedNetworks(t *testing.T) {
+	networks, err := ParseNetworks([]string{"::ffff:10.0.0.0/104", "::ffff:192.0.2.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &Gateway{cfg: Config{TrustedProxies: networks}}
+	for text, want := range map[string]bool{"10.1.2.3": true, "::ffff:10.1.2.3": true, "192.0.2.1": true, "11.0.0.1": false, "::1": false} {
+		if g.trusts(netip.MustParseAddr(text)) != want {
+			t.Errorf("%s: want %v", text, want)
+		}
+	}
+}

@@ -101,7 +101,7 @@ func TestNothingAmbiguousReachesTheUpstream(t *testing.T) {
 		"chunked":         {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", passed},
 
 		// Two lengths.
-		"CL and TE":          {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", passed}, // by TE (RFC 9112, 6.3)
+		"CL and TE":          {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", passed}, // by TE (RFC 9112, 6.3), and sent on with that alone; net/http does not tell that there were both
 		"TE and CL":          {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n", passed},
 		"CL twice, differ":   {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 40\r\n\r\nabc" + smuggle, refused},
 		"CL twice, the same": {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", passed},
