@@ -31,7 +31,7 @@ type client struct {
 
 // tally is what all clients count together.
 type tally struct {
-	deliveries, acks, lagged, gaps atomic.Int64
+	deliveries, acks, lagged, gaps, refused atomic.Int64
 
 	mu    sync.Mutex
 	delay []time.Duration // of every 64th delivery or so
@@ -159,6 +159,10 @@ func (c *client) read() {
 			c.delivered(body)
 		case op == opText && bytes.Contains(body, []byte(`"type":"ack"`)):
 			c.t.acks.Add(1)
+		case op == opText && bytes.Contains(body, []byte(`"type":"error"`)):
+			if c.t.refused.Add(1) == 1 {
+				fmt.Printf("the first refusal: %s\n", body)
+			}
 		case op == opText && bytes.Contains(body, []byte(`"type":"lagged"`)):
 			c.t.lagged.Add(1)
 		}
@@ -260,6 +264,7 @@ func (p plan) deliver(ctx context.Context, s *server, clients []*client, rate in
 	counts.acks.Store(0)
 	counts.lagged.Store(0)
 	counts.gaps.Store(0)
+	counts.refused.Store(0)
 	counts.delay = counts.delay[:0]
 	before, err := s.cpu()
 	if err != nil {
@@ -302,9 +307,9 @@ func (p plan) deliver(ctx context.Context, s *server, clients []*client, rate in
 	}
 	counts.mu.Unlock()
 	got := counts.deliveries.Load()
-	fmt.Printf("%d operations/s: %.0f deliveries/s, p50 %.1f ms, p99 %.1f ms; %.1f CPU s a million; %d acknowledged, %d lagged, %d gaps",
+	fmt.Printf("%d operations/s: %.0f deliveries/s, p50 %.1f ms, p99 %.1f ms; %.1f CPU s a million; %d acknowledged, %d refused, %d lagged, %d gaps",
 		rate, float64(got)/took.Seconds(), p50.Seconds()*1e3, p99.Seconds()*1e3,
-		(after-before).Seconds()/float64(max(1, got))*1e6, counts.acks.Load(), counts.lagged.Load(), counts.gaps.Load())
+		(after-before).Seconds()/float64(max(1, got))*1e6, counts.acks.Load(), counts.refused.Load(), counts.lagged.Load(), counts.gaps.Load())
 	if waited != nil {
 		fmt.Printf("; %v", waited)
 	}
