@@ -96,6 +96,7 @@ type Backplane struct {
 	retention   time.Duration
 	logger      *slog.Logger
 	metrics     *metrics
+	appends     *convoy
 	subs        *subscriptions
 	leases      *leases
 	presence    *presence
@@ -123,6 +124,7 @@ func New(cfg Config) (*Backplane, error) {
 		retention:   cfg.Retention,
 		logger:      cfg.Logger,
 		metrics:     m,
+		appends:     newConvoy(cfg.Client, appendScript),
 		wake:        make(chan struct{}, 1),
 	}
 	b.durable.Store("")

@@ -13,15 +13,16 @@ import (
 	"github.com/seed-6230208e/tandem/ws"
 )
 
-// Append implements ws.Log: one script, one round trip.
+// Append implements ws.Log: one script, one round trip, which appends that
+// come at the same time share.
 //
 // A new epoch keeps what survived. When a failover or a restart may have lost
 // the newest operations, those before stay in the log under the new epoch; when the log is gone, the
 // kept snapshot stays and numbering goes on after it; when everything is gone,
 // numbering starts at 1.
 func (b *Backplane) Append(ctx context.Context, document string, op ws.Operation, known ws.Position) (ws.Ack, error) {
-	reply, err := b.runLog(ctx, appendScript, document,
-		b.keep, op.UserID+"\x00"+op.ID, known.Epoch, known.Seq, op.FrameTail())
+	reply, err := b.appends.run(ctx, call{logKeys(document), b.logArgs(document,
+		b.keep, op.UserID+"\x00"+op.ID, known.Epoch, known.Seq, op.FrameTail())}).Slice()
 	if err != nil {
 		return ws.Ack{}, wrap("append", err)
 	}
