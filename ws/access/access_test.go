@@ -202,9 +202,11 @@ func TestCallbackAnswers(t *testing.T) {
 		"too long":  {text(200, `{"allow":true,"x":"`+strings.Repeat("x", 5000)+`"}`), ws.ErrUnavailable},
 		"401":       {text(401, `{"allow":true}`), ws.ErrUnavailable},
 		"500":       {text(500, `{"allow":true}`), ws.ErrUnavailable},
-		"redirect":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect) }, ws.ErrUnavailable},
-		"cut":       {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ws.ErrUnavailable},
-		"silence":   {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, ws.ErrUnavailable},
+		"redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		}, ws.ErrUnavailable},
+		"cut":     {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ws.ErrUnavailable},
+		"silence": {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, ws.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			timeout := 10 * time.Second

@@ -61,6 +61,9 @@ func (v *convoy) run(ctx context.Context, c call) *redis.Cmd {
 	if v.apart {
 		return v.script.Run(ctx, v.client, c.keys, c.args...)
 	}
+	if ctx.Err() != nil {
+		return refused(ctx)
+	}
 	p := &passenger{call: c, size: sizeOf(c), lead: make(chan struct{}, 1), ready: make(chan struct{})}
 	v.mu.Lock()
 	v.waiting = append(v.waiting, p)
@@ -78,11 +81,16 @@ func (v *convoy) run(ctx context.Context, c call) *redis.Cmd {
 			return p.result
 		case <-ctx.Done():
 			v.leave(p)
-			result := redis.NewCmd(ctx)
-			result.SetErr(ctx.Err())
-			return result
+			return refused(ctx)
 		}
 	}
+}
+
+// refused is the result of a call whose caller has gone.
+func refused(ctx context.Context) *redis.Cmd {
+	result := redis.NewCmd(ctx)
+	result.SetErr(ctx.Err())
+	return result
 }
 
 func (v *convoy) chooseLocked(p *passenger) {
