@@ -21,6 +21,7 @@ func sealKey(letter string) string {
 
 // TestAtRest runs two replicas that keep neither IDs nor values readable in Redis, and changes their keys on the way.
 func TestAtRest(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	keys := filepath.Join(t.TempDir(), "seal.keys")
 	writeFile(t, keys, sealKey("a"))

@@ -33,6 +33,7 @@ func (s *socket) wantRefusedJoin(code string) {
 
 // The application lists in the session what its user may join, and changes the list while sockets are open.
 func TestJoiningByAttribute(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	rule := settings{redis: redis.URL(), more: "documents: {authorize: {attribute: documents, write_attribute: documents.write}}\n"}
 	a, b := startReplica(t, rule), startReplica(t, rule)
@@ -82,6 +83,7 @@ func TestJoiningByAttribute(t *testing.T) {
 
 // The application is asked, changes its mind, and is away.
 func TestJoiningByCallback(t *testing.T) {
+	t.Parallel()
 	var status atomic.Int64
 	status.Store(http.StatusOK)
 	application := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

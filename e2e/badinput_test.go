@@ -247,6 +247,7 @@ listeners:
 
 // Accounts and sessions from the command line.
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	r := startReplica(t, settings{redis: redis.URL(), more: "webapp: {registration: closed}\n"})
 	file := filepath.Join(t.TempDir(), "tandem.yaml")

@@ -89,6 +89,7 @@ func quote(s string) string {
 // Two windows, one document: what one writes the other shows, the name changed
 // over the socket is on the page after a reload, and a logout in one window ends the other.
 func TestBrowser(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	r := startReplica(t, settings{redis: redis.URL()})
 	one := browser(t)

@@ -11,6 +11,7 @@ import (
 
 // Whoever joins after somebody's joined_document finds them in its own, on whichever replica and however soon.
 func TestJoinedHoldsEverybody(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	a, b := startReplica(t, settings{redis: redis.URL()}), startReplica(t, settings{redis: redis.URL()})
 	ada := newPerson(t)
@@ -37,6 +38,7 @@ func TestJoinedHoldsEverybody(t *testing.T) {
 
 // A login gives the session a new ID between the writes of its sockets: neither waits for the other to pause.
 func TestLoginBesideWritingSockets(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	a, b := startReplica(t, settings{redis: redis.URL()}), startReplica(t, settings{redis: redis.URL()})
 	ada := newPerson(t)

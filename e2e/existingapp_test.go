@@ -50,6 +50,7 @@ func decoded(t *testing.T, a answer) map[string]any {
 // An application that keeps its login in an unmodified redisstore logs a user in; Tandem in front knows the user, its
 // sockets too, and neither destroys what the other wrote.
 func TestExistingApp(t *testing.T) {
+	t.Parallel()
 	for _, serializer := range []string{"gob", "json"} {
 		t.Run(serializer, func(t *testing.T) {
 			redis := redistest.Start(t)

@@ -12,6 +12,7 @@ import (
 
 // TestRememberLimitAndAudit logs in more often than is allowed, once to be remembered, and reads in the log who did what.
 func TestRememberLimitAndAudit(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	limited := settings{redis: redis.URL(), more: "session: {max_per_user: 2, absolute_timeout: 8h}\n"}
 	a, b := startReplica(t, limited), startReplica(t, limited)

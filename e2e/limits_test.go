@@ -13,6 +13,7 @@ import (
 // wherever it comes; a session keeps its places under a new ID; those of a replica that was killed are free again
 // within 15 s.
 func TestConnectionLimitsOverReplicas(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	s := settings{redis: redis.URL(), routes: pairRoutes, more: "limits: {connections_per_session: 4, connections_per_user: 5}\n"}
 	a, b := startReplica(t, s), startReplica(t, s)

@@ -17,6 +17,7 @@ import (
 // One page holds both sides; then the right one goes to a second device by its link: another browser profile, another
 // replica, its own login. What is refused says why, and a side whose replica stops comes back by itself.
 func TestPairPage(t *testing.T) {
+	t.Parallel()
 	s := startPairSite(t, "limits: {connections_per_session: 2}\ndrain: {spread: 1s}\n")
 	s.visitor("ada")
 	one := browser(t)

@@ -14,6 +14,7 @@ import (
 // Left on one replica, right on the other: one unique ID, one counter; a side that is taken is refused, any other shape
 // is not found.
 func TestPairs(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	a, b := startReplica(t, settings{redis: redis.URL(), routes: pairRoutes}), startReplica(t, settings{redis: redis.URL(), routes: pairRoutes})
 	ada, bob := newPerson(t), newPerson(t)

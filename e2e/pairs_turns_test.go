@@ -33,6 +33,7 @@ type turns struct {
 // Four connections over two replicas take turns; one replica is killed twice while answers are under way, and every side
 // drops and returns three times: alone, and both of a pair at once. The unique ID stays, no index comes twice.
 func TestPairTurns(t *testing.T) {
+	t.Parallel()
 	s := startPairSite(t, "limits: {frames_per_second: 0}\n")
 	x := &turns{
 		t: t, replicas: [2]*replica{s.a, s.b},

@@ -15,6 +15,7 @@ import (
 // A replica behind a balancer that ends TLS: the addresses, the protocol and the host are the client's, for whoever
 // comes through the trusted proxy, and nobody else's claims are believed.
 func TestBehindATrustedProxy(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	trusting := startReplica(t, settings{redis: redis.URL(), more: "trusted_proxies: [127.0.0.1]\n"})
 	strict := startReplica(t, settings{redis: redis.URL()})

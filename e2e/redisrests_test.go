@@ -22,6 +22,7 @@ func publicRoutes(t *testing.T) string {
 
 // A Redis that closes idle clients must not be noticed by anybody.
 func TestRedisClosesIdleClients(t *testing.T) {
+	t.Parallel()
 	for name, start := range map[string]func(testing.TB, ...string) *redistest.Server{"tcp": redistest.Start, "tls": redistest.TLS} {
 		t.Run(name, func(t *testing.T) {
 			redis := start(t)
@@ -64,6 +65,7 @@ func TestRedisClosesIdleClients(t *testing.T) {
 
 // A middlebox that silently forgot the flows: nothing is answered, nothing refused.
 func TestMiddleboxDropsIdleFlows(t *testing.T) {
+	t.Parallel()
 	for name, start := range map[string]func(testing.TB, ...string) *redistest.Server{"tcp": redistest.Start, "tls": redistest.TLS} {
 		t.Run(name, func(t *testing.T) {
 			redis := start(t)
@@ -165,6 +167,7 @@ func TestStartedBeforeRedis(t *testing.T) {
 
 // A logout while a replica was cut off from Redis reaches its sockets once it is back.
 func TestLogoutDuringCut(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	link := redistest.NewLink(t, redis.Addr())
 	a := startReplica(t, settings{redis: redis.URL()})
@@ -183,6 +186,7 @@ func TestLogoutDuringCut(t *testing.T) {
 
 // A replica that is killed leaves no ghosts, and nothing that was acknowledged is lost.
 func TestKilledReplica(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	a, b := startReplica(t, settings{redis: redis.URL()}), startReplica(t, settings{redis: redis.URL()})
 	ada := newPerson(t)
@@ -219,6 +223,7 @@ func TestKilledReplica(t *testing.T) {
 
 // SIGTERM: not ready, sockets told to come back and closed with 1012, exit 0.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	r := startReplica(t, settings{redis: redis.URL(), more: "drain: {timeout: 5s, spread: 1s}\n"})
 	ada := newPerson(t)

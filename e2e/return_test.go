@@ -36,6 +36,7 @@ func (s *socket) presenceOf(connection, list string) (lists map[string]string, r
 
 // A page that is loaded again, on whichever replica, is not seen to leave and join; one that is closed is.
 func TestReturnToAnotherReplica(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	a, b := startReplica(t, settings{redis: redis.URL()}), startReplica(t, settings{redis: redis.URL()})
 	ada := newPerson(t)
@@ -98,6 +99,7 @@ func TestReturnToAnotherReplica(t *testing.T) {
 
 // Whoever the last replica to restart sent off is seen to return to another, although it has stopped by then.
 func TestReturnAfterRestart(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	a := startReplica(t, settings{redis: redis.URL(), more: "drain: {spread: 100ms, timeout: 20s}\n"})
 	b := startReplica(t, settings{redis: redis.URL()})

@@ -71,6 +71,7 @@ func plantedIDs(real, handle string) []planted {
 // Nobody can give a browser a session ID that Tandem then uses: it is not adopted, not echoed, and unless it has the
 // form of an ID not looked up, at whatever door it is presented.
 func TestFixation(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	r := startReplica(t, settings{redis: redis.URL()})
 	ada := newPerson(t)
@@ -255,6 +256,7 @@ func (m *monitor) stop() string {
 
 // A session that is Tandem's own, but not the victim's: whoever planted it must not be the victim afterwards.
 func TestPlantedSession(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	a := startReplica(t, settings{redis: redis.URL(), more: "webapp: {registration: open}\n"})
 	b := startReplica(t, settings{redis: redis.URL()})

@@ -154,6 +154,7 @@ func (r *logoutRace) gone(base string) error {
 // An application that was slow writes its session after the logout, blindly. It has it back for itself; Tandem does
 // not take it for a login.
 func TestLateBlindWrite(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, "")
 	ada := visitor(t, s.app, "ada")
 	fixed := ada.frozen(s.a.url)

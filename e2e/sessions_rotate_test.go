@@ -15,6 +15,7 @@ import (
 // that was acknowledged is lost, each is told to renew the cookie, the old IDs are worth nothing, and a logout under the
 // newest ID closes all.
 func TestRotationUnderWrites(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	more := "limits: {frames_per_second: 0}\n"
 	a := startReplica(t, settings{redis: redis.URL(), more: more})

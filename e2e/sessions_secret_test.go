@@ -20,6 +20,7 @@ import (
 // metrics that it sees; this one leads the ID past everything that might show it: errors, upstreams, commands, news
 // between replicas, an outage, values that cannot be read.
 func TestSessionIDStaysSecret(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	link := redistest.NewLink(t, redis.Addr())
 	rdb := redis.Client(t)
@@ -142,6 +143,7 @@ func newNosy(t *testing.T) *nosy {
 
 // No script of a page can read the ID.
 func TestSessionIDIsHiddenFromScripts(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	r := startReplica(t, settings{redis: redis.URL()})
 	newPerson(t).register(r.url, "ada")
