@@ -98,6 +98,8 @@ type Limits struct {
 	UpgradesPerSecond     int // of this replica, documents and pairs, with bursts of twice that; the rest is told when to come back
 	FramesPerSecond       int // per connection, with bursts of twice that
 	OperationsPerSecond   int // per connection, with bursts of twice that
+	FramesPerUser         int // a second, of all connections of a user to this replica, with bursts of twice that
+	OperationsPerUser     int // the same
 }
 
 // DrainConfig paces the farewell. Negative is an error.
@@ -142,6 +144,8 @@ func (c Config) withDefaults() (Config, error) {
 		{"Limits.UpgradesPerSecond", c.Limits.UpgradesPerSecond},
 		{"Limits.FramesPerSecond", c.Limits.FramesPerSecond},
 		{"Limits.OperationsPerSecond", c.Limits.OperationsPerSecond},
+		{"Limits.FramesPerUser", c.Limits.FramesPerUser},
+		{"Limits.OperationsPerUser", c.Limits.OperationsPerUser},
 	} {
 		if n.value < 0 {
 			return c, fmt.Errorf("ws: %s must not be negative", n.name)

@@ -68,6 +68,7 @@ type conn struct {
 	writeBy time.Time // deadline of writes, as it was set last
 
 	bytesIn, bytesOut atomic.Int64
+	shared            atomic.Pointer[allowance] // its user's; nil before it has authenticated, and where there is none
 
 	mu      sync.Mutex // guards the following; nothing is locked while it is held
 	changed sync.Cond  // a reply left, a request left, worker or writer ended, or closing was decided
@@ -266,6 +267,7 @@ func (c *conn) finish() {
 	c.out.stopped = true
 	c.mu.Unlock()
 	c.hub.cfg.Places.Release(c.place)
+	c.hub.allowances.release(who.user, c.shared.Load())
 	c.hub.unregister(c, who.handle)
 	c.hub.metrics.leave(stateClosing)
 	c.hub.metrics.closed(why)

@@ -26,6 +26,8 @@ type Hub struct {
 	ctx     context.Context // ends last, in Close
 	stop    context.CancelFunc
 
+	allowances *allowances
+
 	available atomic.Bool // Redis answers and subscriptions deliver
 
 	connections sync.WaitGroup // one for each reader
@@ -62,13 +64,14 @@ func NewHub(cfg Config) (*Hub, error) {
 		return nil, err
 	}
 	h := &Hub{
-		cfg:       cfg,
-		log:       cfg.Logger,
-		conns:     make(map[string]socket),
-		usage:     newUsage(),
-		door:      door{bucket: newBucket(cfg.Limits.UpgradesPerSecond)},
-		documents: make(map[string]*document),
-		empty:     make(chan struct{}),
+		cfg:        cfg,
+		log:        cfg.Logger,
+		conns:      make(map[string]socket),
+		usage:      newUsage(),
+		allowances: newAllowances(cfg.Limits),
+		door:       door{bucket: newBucket(cfg.Limits.UpgradesPerSecond)},
+		documents:  make(map[string]*document),
+		empty:      make(chan struct{}),
 	}
 	if h.origins, err = ParseOrigins(cfg.Origins); err != nil {
 		return nil, fmt.Errorf("ws: %w", err)

@@ -294,6 +294,26 @@ func TestRateLimit(t *testing.T) {
 	c.Expect("pong")
 }
 
+// The connections of one user share a rate; others are not held back by it.
+func TestRateLimitOfAUser(t *testing.T) {
+	w := newWorld(t)
+	r := w.replica(func(cfg *ws.Config) { cfg.Limits.OperationsPerUser = 1 })
+	ada := w.login("7")
+	one, _ := r.join("d", ada)
+	two, _ := r.join("d", ada)
+	bob, _ := r.join("d", w.login("8"))
+	for _, id := range []string{"a", "b"} { // the burst
+		one.SendOperation(id, 1)
+		one.ExpectReply(id)
+	}
+	two.SendOperation("c", 1)
+	if e := two.ExpectError("RATE_LIMITED"); e.Re != "c" || e.RetryAfterMS <= 0 || e.RetryAfterMS > 1000 {
+		t.Errorf("%+v", e)
+	}
+	bob.SendOperation("c", 1)
+	bob.ExpectReply("c")
+}
+
 func TestClosedByPeerAndLost(t *testing.T) {
 	w := newWorld(t)
 	r := w.replica(nil)

@@ -53,6 +53,7 @@ type pairConn struct {
 
 	// Owned by the reader.
 	frames bucket
+	shared *allowance // its user's, fixed before it is read; nil where there is none
 	strain strain
 	bad    int // bad frames since the last good one
 

@@ -43,7 +43,7 @@ func (c *pairConn) receive(kind int, data []byte) {
 	// A plain client cannot be told that a message was refused. It is held
 	// back to its rate instead, and nothing is lost.
 	for {
-		wait, ok := c.frames.take(time.Now())
+		wait, ok := c.spend(time.Now())
 		if ok {
 			break
 		}
@@ -75,6 +75,14 @@ func (c *pairConn) takes(m PairMessage) bool {
 	return c.state.Mode == ModeRelay
 }
 
+// spend uses one frame of the connection's rate and of its user's.
+func (c *pairConn) spend(now time.Time) (wait time.Duration, ok bool) {
+	if wait, ok = c.frames.take(now); ok {
+		wait, ok = c.shared.frame(now)
+	}
+	return wait, ok
+}
+
 // receiveFrame takes a frame of the JSON protocol.
 func (c *pairConn) receiveFrame(kind int, data []byte) {
 	req, err := decodeRequest(data)
@@ -82,7 +90,7 @@ func (c *pairConn) receiveFrame(kind int, data []byte) {
 		err = errors.New("text frames are expected, not binary ones")
 	}
 	now := time.Now()
-	if wait, ok := c.frames.take(now); !ok {
+	if wait, ok := c.spend(now); !ok {
 		c.refuse(req.ID, wait, now)
 		return
 	}

@@ -234,6 +234,7 @@ func (c *pairConn) takePlace(ctx context.Context) *problem.Problem {
 	c.place = place
 	c.mu.Unlock()
 	c.hub.login(c.who.handle)
+	c.shared = c.hub.allowances.hold(c.who.user)
 	return nil
 }
 
@@ -245,6 +246,8 @@ func (c *pairConn) releasePlace() (handle string) {
 	c.place = Place{}
 	c.mu.Unlock()
 	c.hub.cfg.Places.Release(place)
+	c.hub.allowances.release(place.User, c.shared)
+	c.shared = nil
 	return place.Session
 }
 

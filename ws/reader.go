@@ -92,6 +92,11 @@ func (c *conn) receive(kind int, data []byte) {
 	if ok && in.Type == typeOperation {
 		wait, ok = c.operations.take(now)
 	}
+	if shared := c.shared.Load(); ok {
+		if wait, ok = shared.frame(now); ok && in.Type == typeOperation {
+			wait, ok = shared.operation(now)
+		}
+	}
 	switch {
 	case !ok:
 		c.refuse(in.ID, wait, now)

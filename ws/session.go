@@ -84,6 +84,7 @@ func (c *conn) authenticate(req request) {
 		return
 	}
 	c.hub.login(who.handle)
+	c.shared.Store(c.hub.allowances.hold(who.user))
 	c.mu.Lock()
 	c.who = who
 	c.out.known = snapshot

@@ -203,6 +203,8 @@ type Limits struct {
 	UpgradesPerSecond     int `yaml:"upgrades_per_second" default:"10000" min:"0" doc:"Sockets that one replica opens, documents and pairs, with a burst of twice that. Others are answered 503 with a Retry-After that spreads them out."`
 	FramesPerSecond       int `yaml:"frames_per_second" default:"200" min:"0" doc:"Frames of any kind."`
 	OperationsPerSecond   int `yaml:"operations_per_second" default:"100" min:"0" doc:"Operations."`
+	FramesPerUser         int `yaml:"frames_per_user" default:"0" min:"0" doc:"Frames a second of all sockets that a user has to one replica, with a burst of twice that."`
+	OperationsPerUser     int `yaml:"operations_per_user" default:"0" min:"0" doc:"Operations, the same."`
 }
 
 // Pairs is what the two sockets of a pair do.
