@@ -55,15 +55,7 @@ func TestRollingRestart(t *testing.T) {
 	go func() { ended <- c.run(ctx) }()
 	holds := func(within time.Duration, what func() error) {
 		t.Helper()
-		eventually(t, within, func() error {
-			select {
-			case err := <-ended:
-				ended <- err
-				t.Fatal(err)
-			default:
-			}
-			return what()
-		})
+		holdsWhile(t, ended, within, what)
 	}
 	holds(2*time.Minute, c.allPresent)
 
@@ -89,6 +81,20 @@ func TestRollingRestart(t *testing.T) {
 		t.Error(err)
 	}
 	t.Logf("%d sockets in %d documents: %d operations, all of them once at every client", size.sockets, size.documents, operations)
+}
+
+// holdsWhile waits for what, and fails at once when the crowd has ended.
+func holdsWhile(t *testing.T, ended chan error, within time.Duration, what func() error) {
+	t.Helper()
+	eventually(t, within, func() error {
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatal(err)
+		default:
+		}
+		return what()
+	})
 }
 
 // drain restarts a replica the way a deployment does. It says that it is not ready and takes nobody on any more, while
@@ -128,11 +134,12 @@ func TestStorm(t *testing.T) {
 
 	f := &fleet{t: t, replicas: []*replica{doomed}}
 	c := gather(f.anywhere, size.storm, 1, cookies)
+	c.pace = size.pace
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- c.run(ctx) }()
-	eventually(t, time.Minute, c.allPresent)
+	holdsWhile(t, ended, time.Minute, c.allPresent)
 
 	f.mu.Lock()
 	f.replicas[0] = other
@@ -148,7 +155,7 @@ func TestStorm(t *testing.T) {
 	other.waitStatus("/readyz", http.StatusOK, 10*time.Second)
 	stays.send(map[string]any{"type": "ping", "id": "p"})
 	stays.want("pong")
-	eventually(t, 2*time.Minute, c.allPresent)
+	holdsWhile(t, ended, 2*time.Minute, c.allPresent)
 	took := time.Since(killed)
 	peak, opened := c.peak(killed)
 	t.Logf("%d sockets were back after %s, at most %d in a second, %d refusals; %d a second are admitted",
