@@ -117,8 +117,11 @@ func (r rules) answerOf(s *modelled, at int, bound bool, now time.Time) answer {
 		a.ok = !a.absent
 		return a
 	}
-	a.absent = a.absent || now.Sub(s.overAt) >= r.absolute
 	a.reasons = append(a.reasons, s.reasons...)
+	if now.Sub(s.overAt) >= r.absolute {
+		// The mark of its end has run out, and its own time with it: a value that is written blindly now has expired.
+		a.absent, a.reasons = true, append(a.reasons, sessionstore.ReasonExpired)
+	}
 	if s.lapsed {
 		a.absent, a.reasons = true, append(a.reasons, sessionstore.ReasonExpired)
 	}
