@@ -7,3 +7,5 @@ go list ./... | while read -r pkg; do
 		go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" "$pkg"
 	done
 done
+echo "== ./sessionstore, other orders of events"
+go test -run 'TestAnyOrder|TestAtTheSameTime' -rapid.checks 500 -rapid.seed "$(date +%s)" ./sessionstore

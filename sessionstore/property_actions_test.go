@@ -137,6 +137,9 @@ func (m *machine) save(t *rapid.T) {
 		answer{ok: true}.check(t, "saving nothing", c.session.Save(m.ctx))
 	default:
 		m.settle(t, c.of)
+		if c.of.faded {
+			return // held for longer than the mark of the end lasts: a blind write may have made a session of it
+		}
 		a := m.answerOf(c.of, c.at, c.bound, time.Now())
 		err := c.session.Save(m.ctx)
 		if a.check(t, "save", err); err == nil {
@@ -187,7 +190,13 @@ func (m *machine) rotate(t *rapid.T) {
 	s := c.of
 	m.settle(t, s)
 	now := time.Now()
+	if s.faded {
+		return // as with save
+	}
 	a := m.answerOf(s, c.at, c.bound, now)
+	if s.over { // where it went is known on the way, and so may be how it ended
+		a.reasons = append(a.reasons, s.reasons...)
+	}
 	err := c.session.Rotate(m.ctx, nil)
 	if a.check(t, "rotate", err); err == nil {
 		s.rotated(c.session.ID(), false, now)

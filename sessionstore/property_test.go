@@ -60,19 +60,22 @@ func TestAnyOrderAndTime(t *testing.T) {
 // quiet hides the deadline of a test, for which nobody may ask in a bubble.
 type quiet struct{ rapid.TB }
 
-// times sets how often rapid draws another order, if nobody has asked for
-// another number.
+// times sets how often rapid draws another order, and that it draws the same
+// ones each time: what fails in CI is then the change's doing. `make fuzz`
+// draws others. Numbers that somebody has asked for stay.
 func times(t *testing.T, n int) {
 	t.Helper()
-	set := false
-	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "rapid.checks" })
-	if set {
-		return
+	asked := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { asked[f.Name] = true })
+	for name, value := range map[string]string{"rapid.checks": strconv.Itoa(n), "rapid.seed": "20260101"} {
+		if asked[name] {
+			continue
+		}
+		f := flag.Lookup(name)
+		before := f.Value.String()
+		must(t, f.Value.Set(value))
+		t.Cleanup(func() { _ = f.Value.Set(before) })
 	}
-	checks := flag.Lookup("rapid.checks")
-	before := checks.Value.String()
-	must(t, checks.Value.Set(strconv.Itoa(n)))
-	t.Cleanup(func() { _ = checks.Value.Set(before) })
 }
 
 // play is one order of events.
