@@ -107,7 +107,9 @@ func (r rules) answerOf(s *modelled, at int, bound bool, now time.Time) answer {
 	var a answer
 	for _, old := range s.ids[at:s.last()] {
 		age := now.Sub(old.replaced)
-		a.absent = a.absent || age >= r.absolute // its tombstone may be gone
+		if age >= r.absolute { // its tombstone may be gone, and what is written there blindly then has expired
+			a.absent, a.reasons = true, append(a.reasons, sessionstore.ReasonExpired)
+		}
 		if !bound && (old.login || age >= r.grace) {
 			a.reasons = append(a.reasons, sessionstore.ReasonRotated)
 			return a

@@ -3,4 +3,4 @@
 package sessionstore_test
 
 // propertyFactor is how much longer the property tests search with -tags slow.
-const propertyFactor = 20
+const propertyFactor = 10
