@@ -23,9 +23,15 @@ func TestPairsWaiting(t *testing.T) {
 	s := startPairSite(t, "limits: {connections_per_session: 0, connections_per_user: 0}\n")
 	n, ada := pairSizes.waiting, s.visitor("ada")
 	before := s.a.figures()
-	waiting := make([]*websocket.Conn, n)
+	first := make([]chan time.Time, n)
 	eachSide(t, ada, s.a, "/left/", n, func(i int, _ time.Time, c *websocket.Conn) error {
-		waiting[i] = c
+		first[i] = make(chan time.Time, 1)
+		go func() { // from now on: a client that answers no pings is dropped
+			defer close(first[i])
+			if wantPaired(c) == nil {
+				first[i] <- time.Now()
+			}
+		}()
 		return nil
 	})
 	after := s.a.figures()
@@ -40,16 +46,6 @@ func TestPairsWaiting(t *testing.T) {
 		t.Errorf("%.2f goroutines a side", g)
 	}
 
-	first := make([]chan time.Time, n)
-	for i, c := range waiting {
-		first[i] = make(chan time.Time, 1)
-		go func() {
-			defer close(first[i])
-			if wantPaired(c) == nil {
-				first[i] <- time.Now()
-			}
-		}()
-	}
 	took := make([]time.Duration, n)
 	start := time.Now()
 	eachSide(t, ada, s.b, "/right/", n, func(i int, began time.Time, c *websocket.Conn) error {
@@ -70,7 +66,7 @@ func TestPairsWaiting(t *testing.T) {
 }
 
 func wantPaired(c *websocket.Conn) error {
-	_ = c.SetReadDeadline(time.Now().Add(3 * time.Minute))
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Minute))
 	_, data, err := c.ReadMessage()
 	if err == nil && !bytes.Contains(data, []byte(`"paired"`)) {
 		err = fmt.Errorf("%s, not paired", data)
