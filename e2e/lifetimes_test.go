@@ -53,6 +53,47 @@ func TestRememberLimitAndAudit(t *testing.T) {
 	}
 }
 
+// A session that is used lives on, by frames too, but not by pings; one that is not used ends, after a warning, and so
+// does the one that is, when its absolute time is over.
+func TestLifetimes(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	lives := settings{redis: redis.URL(), more: "session: {serializer: json, idle_timeout: 3s, absolute_timeout: 8s, verify_every: 1s}\n"}
+	a, b := startReplica(t, lives), startReplica(t, lives)
+	app := startStockApp(t, redis.URL(), "json")
+	idler := visitor(t, app, "idler")
+	idle := idler.authenticated(a.url, "life")
+	used := visitor(t, app, "user").authenticated(b.url, "life")
+
+	ended := make(chan struct{})
+	go func() { // both say something more often than they time out; only one of them does something
+		defer close(ended)
+		tick := time.NewTicker(300 * time.Millisecond)
+		defer tick.Stop()
+		for range tick.C {
+			_ = idle.conn.WriteJSON(map[string]any{"type": "ping"}) // it is closed sooner or later
+			if used.conn.WriteJSON(map[string]any{"type": "session_get"}) != nil {
+				return
+			}
+		}
+	}()
+	idle.want("session_expiring")
+	idle.wantClose(4401, "expired")
+	select {
+	case <-used.closed:
+		t.Error("a session in use ended together with one that was idle")
+	default:
+	}
+	used.wantClose(4401, "expired")
+	<-ended
+	if idler.session(b.url).User != nil {
+		t.Error("the idle session is still there")
+	}
+	if !hasLine(a.out.String(), `"socket closed"`, `"reason":"expired"`) || !hasLine(b.out.String(), `"socket closed"`, `"reason":"expired"`) {
+		t.Error("the logs do not say why")
+	}
+}
+
 // hasLine reports whether one line holds all the words.
 func hasLine(text string, words ...string) bool {
 	for line := range strings.Lines(text) {
