@@ -254,12 +254,12 @@ func TestTCPIdle(t *testing.T) {
 	})
 	listeners := g.cfg.Listeners
 	tcp := *listeners[0].TCP
-	tcp.Idle = time.Second
+	tcp.Idle = 2 * time.Second
 	if err := g.Reload([]Listener{{Address: listeners[0].Address, TCP: &tcp}}); err != nil {
 		t.Fatal(err)
 	}
 	c := dial(t, g.address())
-	for range 12 { // for longer than the limit, in one direction
+	for range 25 { // for longer than the limit, in one direction; the limit is what is under test
 		if _, err := c.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}

@@ -296,27 +296,32 @@ func checkFile(p place, text string) (string, error) {
 	return name, nil
 }
 
+// readFile is checkFile for a file whose content is looked at.
+func readFile(p place, text string) (name string, content []byte, err error) {
+	if name, err = checkFile(p, text); err != nil {
+		return "", nil, err
+	}
+	if content, err = os.ReadFile(name); err != nil {
+		return "", nil, fmt.Errorf("the file %s cannot be read: %w", quote(text), reason(err))
+	}
+	return name, content, nil
+}
+
 func checkToken(p place, text string) (string, error) {
-	name, err := checkFile(p, text)
+	name, token, err := readFile(p, text)
 	if err != nil {
 		return "", err
 	}
-	if token, err := os.ReadFile(name); err != nil {
-		return "", fmt.Errorf("the file %s cannot be read: %w", quote(text), reason(err))
-	} else if strings.TrimSpace(string(token)) == "" {
+	if strings.TrimSpace(string(token)) == "" {
 		return "", fmt.Errorf("the file %s is empty; it must hold the token", quote(text))
 	}
 	return name, nil
 }
 
 func checkKeys(p place, text string) (string, error) {
-	name, err := checkFile(p, text)
+	name, content, err := readFile(p, text)
 	if err != nil {
 		return "", err
-	}
-	content, err := os.ReadFile(name)
-	if err != nil {
-		return "", fmt.Errorf("the file %s cannot be read: %w", quote(text), reason(err))
 	}
 	if _, err := sessionstore.ParseKeys(content); err != nil {
 		return "", fmt.Errorf("the file %s: %w; write 32 random bytes in base64 a line, as from openssl rand -base64 32", quote(text), err)
@@ -325,13 +330,9 @@ func checkKeys(p place, text string) (string, error) {
 }
 
 func checkSigningKey(p place, text string) (string, error) {
-	name, err := checkFile(p, text)
+	name, content, err := readFile(p, text)
 	if err != nil {
 		return "", err
-	}
-	content, err := os.ReadFile(name)
-	if err != nil {
-		return "", fmt.Errorf("the file %s cannot be read: %w", quote(text), reason(err))
 	}
 	const wanted = "an Ed25519 key in PKCS #8 PEM form is wanted, as from openssl genpkey -algorithm ed25519"
 	block, _ := pem.Decode(content)
