@@ -194,8 +194,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	}
 	stopping.Wait()
 	for _, l := range listeners {
-		l.table.users.Wait()
-		l.table.close()
+		l.retire()
 	}
 	if g.admin != nil {
 		g.admin.close()

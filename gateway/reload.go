@@ -105,8 +105,7 @@ func (g *Gateway) commit(p *plan) bool {
 			made.table.start()
 		}
 		g.running.Go(func() {
-			old.users.Wait()
-			old.close()
+			old.end()
 			g.forget(l.address, old)
 		})
 	}
@@ -122,9 +121,7 @@ func (g *Gateway) commit(p *plan) bool {
 		g.log.Info("listener removed", "listener", l.address)
 		g.running.Go(func() {
 			l.stop(g.life)
-			l.table.users.Wait()
-			l.table.close()
-			g.forget(l.address, l.table)
+			g.forget(l.address, l.retire())
 		})
 	}
 	return true

@@ -104,7 +104,14 @@ func (t *table) start() {
 	}
 }
 
-// close ends the background work; the caller has waited for users.
+// end waits until a table that is not in force any more has no users, then
+// ends its background work.
+func (t *table) end() {
+	t.users.Wait()
+	t.close()
+}
+
+// close ends the background work of a table without users.
 func (t *table) close() {
 	for _, stop := range t.closers {
 		stop()
@@ -182,7 +189,7 @@ func isDotSegment(segment string) bool {
 	return name == "." || name == ".."
 }
 
-// table returns the routes that are in force, and counts the caller among
+// acquire returns the routes that are in force, and counts the caller among
 // their users until it calls users.Done.
 func (l *listener) acquire() *table {
 	l.mu.RLock()
@@ -197,5 +204,14 @@ func (l *listener) swap(t *table) (old *table) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old, l.table = l.table, t
+	return old
+}
+
+// retire ends the routes of a listener that accepts nothing more, and returns
+// them. A connection that was accepted in the last moment finds none: were
+// the old ones left in force, it could become their user while they end.
+func (l *listener) retire() *table {
+	old := l.swap(&table{})
+	old.end()
 	return old
 }

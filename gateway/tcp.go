@@ -29,6 +29,9 @@ func (l *listener) serveTCP(client *countedConn) {
 	defer client.Close()
 	t := l.acquire()
 	defer t.users.Done()
+	if t.tcp == nil {
+		return // retired
+	}
 	s := client.session
 	s.mu.Lock()
 	s.state, s.route = stateConnecting, strings.Join(t.tcp.cfg.targets(), " ")
