@@ -49,6 +49,7 @@ type nomad struct {
 
 	// What others see of it while it runs.
 	reached atomic.Int64
+	doing   atomic.Pointer[string] // since it was here last
 
 	mu      sync.Mutex
 	conn    *websocket.Conn // nil: it has not joined
@@ -85,10 +86,19 @@ func (c *crowd) run(ctx context.Context) error {
 
 // allPresent is nil when everybody has joined.
 func (c *crowd) allPresent() error {
-	if n := c.present.Load(); int(n) != len(c.nomads) {
-		return fmt.Errorf("%d of %d are there", n, len(c.nomads))
+	n := c.present.Load()
+	if int(n) == len(c.nomads) {
+		return nil
 	}
-	return nil
+	var absent []string
+	for _, nomad := range c.nomads {
+		nomad.mu.Lock()
+		if doing := nomad.doing.Load(); nomad.conn == nil && doing != nil && len(absent) < 5 {
+			absent = append(absent, fmt.Sprintf("client %d: %s", nomad.number, *doing))
+		}
+		nomad.mu.Unlock()
+	}
+	return fmt.Errorf("%d of %d are there; %s", n, len(c.nomads), strings.Join(absent, "; "))
 }
 
 // settled is nil when all is acknowledged, and everybody has it.
@@ -162,6 +172,7 @@ func (c *crowd) refusals(status int) int {
 func (n *nomad) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		wait, err := n.live(ctx)
+		n.does("%s: waits %s after %v", time.Now().Format(time.TimeOnly), wait, err)
 		var promise *brokenPromise
 		if errors.As(err, &promise) {
 			return fmt.Errorf("client %d in %s: %w", n.number, n.document, err)
@@ -178,11 +189,13 @@ func (n *nomad) run(ctx context.Context) error {
 func (n *nomad) live(ctx context.Context) (wait time.Duration, err error) {
 	n.turn++
 	base := n.crowd.where(n.turn)
+	n.does("%s: dials %s", time.Now().Format(time.TimeOnly), base)
 	wait = 100*time.Millisecond + rand.N(time.Second) // told nothing
 	conn, told, err := n.dial(ctx, base)
 	if err != nil {
 		return max(told, wait), err
 	}
+	n.does("%s: is connected to %s from %s", time.Now().Format(time.TimeOnly), base, conn.LocalAddr())
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	defer n.leave()
@@ -207,6 +220,7 @@ func (n *nomad) live(ctx context.Context) (wait time.Duration, err error) {
 		if err := json.Unmarshal(b, &h); err != nil {
 			return wait, broken("%v: %s", err, b)
 		}
+		n.does("%s: heard %s from %s", time.Now().Format(time.TimeOnly), h.Type, base)
 		if h.Type == "reconnect" {
 			after := time.Duration(h.AfterMS) * time.Millisecond
 			at := time.Now().Add(after)
@@ -218,6 +232,11 @@ func (n *nomad) live(ctx context.Context) (wait time.Duration, err error) {
 			return wait, err
 		}
 	}
+}
+
+func (n *nomad) does(format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	n.doing.Store(&what)
 }
 
 func (n *nomad) dial(ctx context.Context, base string) (conn *websocket.Conn, told time.Duration, err error) {
