@@ -26,6 +26,8 @@ import (
 //	                                      given, should a blind write drop it
 //	tandem:wrote:{P<ref>}:<token> string  this request took effect: clients repeat    30 s                       create, save, rotate
 //	                                      commands whose reply was lost
+//	tandem:hold:{P<ref>}          string  name of the rotation that has the session   1 s                        rotate
+//	                                      to itself
 //	tandem:handle:{<handle>}      hash    id (the ref), user, user_name, created,     absolute timeout           record
 //	                                      seen (Unix ms), ua, addr
 //	tandem:user:{<b64url(user)>}  zset    handle → end of absolute life, Unix ms      absolute timeout           index
@@ -47,6 +49,7 @@ const (
 	provisionalTTL = time.Minute // of a value that a rotation prepares
 	wroteTTL       = 30 * time.Second
 	ticketTTL      = 30 * time.Second
+	holdTTL        = time.Second // longer than an attempt takes: should its replica die, savers wait for that
 
 	endKeyPrefix  = "tandem:end:{"
 	userKeyPrefix = "tandem:user:{"
@@ -56,6 +59,8 @@ func (f *Factory) valueKey(r ref) string { return f.cfg.KeyPrefix + string(r) }
 func (f *Factory) endKey(r ref) string   { return endKeyPrefix + f.cfg.KeyPrefix + string(r) + "}" }
 func (f *Factory) nextKey(r ref) string  { return "tandem:next:{" + f.cfg.KeyPrefix + string(r) + "}" }
 func (f *Factory) sidKey(r ref) string   { return "tandem:sid:{" + f.cfg.KeyPrefix + string(r) + "}" }
+
+func (f *Factory) holdKey(r ref) string { return "tandem:hold:{" + f.cfg.KeyPrefix + string(r) + "}" }
 
 // readKeys is valueKey and endKey: the one is a part of the other.
 func (f *Factory) readKeys(r ref) (value, end string) {

@@ -28,6 +28,7 @@ func (s *Session) Rotate(ctx context.Context, login *Login) error {
 // decided: whoever ends the session before finds the old ID and prevents the
 // rotation, whoever ends it after finds the heir.
 func (s *Session) rotate(ctx context.Context, login *Login) error {
+	name := rand.Text()
 	for conflicts := range maxHops {
 		if err := s.applyLogin(login); err != nil {
 			return err
@@ -35,7 +36,7 @@ func (s *Session) rotate(ctx context.Context, login *Login) error {
 		if s.IsNew() {
 			return s.create(ctx, login)
 		}
-		heir, r, err := s.tryRotate(ctx, login)
+		heir, r, err := s.tryRotate(ctx, login, name)
 		if err != nil {
 			return err
 		}
@@ -63,8 +64,8 @@ func (s *Session) rotate(ctx context.Context, login *Login) error {
 
 // tryRotate prepares an heir and asks the old ID's slot to give way to it.
 // The heir is a copy: this one stays on the old ID. A login is not held up by
-// what it adds to a full session.
-func (s *Session) tryRotate(ctx context.Context, login *Login) (*Session, reply, error) {
+// what it adds to a full session. name tells this rotation from others.
+func (s *Session) tryRotate(ctx context.Context, login *Login, name string) (*Session, reply, error) {
 	f := s.f
 	raw, err := s.merged()
 	if err != nil {
@@ -91,8 +92,8 @@ func (s *Session) tryRotate(ctx context.Context, login *Login) (*Session, reply,
 		next = f.handover(s.place, heir.id)
 	}
 	r, err := f.run(ctx, rotateScript,
-		[]string{f.valueKey(s.ref), f.endKey(s.ref), f.nextKey(s.ref), f.sidKey(s.ref), f.wroteKey(s.ref, rand.Text())},
-		s.held, string(heir.ref), next, ms(grace), ms(f.cfg.AbsoluteTimeout), ms(wroteTTL), announcement(newsRotated, s.handle))
+		[]string{f.valueKey(s.ref), f.endKey(s.ref), f.nextKey(s.ref), f.sidKey(s.ref), f.wroteKey(s.ref, rand.Text()), f.holdKey(s.ref)},
+		s.held, string(heir.ref), next, ms(grace), ms(f.cfg.AbsoluteTimeout), ms(wroteTTL), announcement(newsRotated, s.handle), name, ms(holdTTL))
 	if err != nil {
 		return nil, reply{}, err // it may have happened: the heir must stay
 	}

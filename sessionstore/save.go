@@ -85,7 +85,7 @@ func (s *Session) swap(ctx context.Context, mark string) error {
 		}
 		held := f.seal(raw, s.ref)
 		r, err := f.run(ctx, saveScript,
-			[]string{f.valueKey(s.ref), f.endKey(s.ref), f.wroteKey(s.ref, rand.Text()), f.sidKey(s.ref)},
+			[]string{f.valueKey(s.ref), f.endKey(s.ref), f.wroteKey(s.ref, rand.Text()), f.sidKey(s.ref), f.holdKey(s.ref)},
 			s.held, held, ms(wroteTTL), announcement(newsChanged, s.handle), mark, ms(f.cfg.IdleTimeout))
 		if err != nil {
 			return err

@@ -7,7 +7,9 @@
 --
 -- The token in KEYS[3] makes a repeated request answer as the first did.
 --
--- KEYS  1 value  2 end  3 wrote  4 sid
+-- While a rotation holds the session everything is a conflict.
+--
+-- KEYS  1 value  2 end  3 wrote  4 sid  5 hold
 -- ARGV  1 expected bytes  2 new bytes  3 TTL ms of wrote  4 news
 --       5 mark for sid, or empty  6 TTL ms of sid
 -- Returns {"done"} | {"ended", tombstone} | {"absent"} | {"given", mark}
@@ -29,7 +31,7 @@ if ARGV[5] ~= '' then
     return {'given', given}
   end
 end
-if current ~= ARGV[1] then
+if current ~= ARGV[1] or redis.call('EXISTS', KEYS[5]) == 1 then
   return {'conflict', current}
 end
 redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
