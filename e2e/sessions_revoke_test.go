@@ -140,13 +140,16 @@ func (o outage) round(t *testing.T, s *cutSite, n int) []time.Duration {
 	for i := range sizes.faultSockets {
 		user := visitor(t, s.app, fmt.Sprintf("u%d-%d", n, i))
 		// What the outage before did to the subscriptions may be found only now: until it is mended sockets are refused.
+		var sock *socket
 		eventually(t, 30*time.Second, func() error {
-			if probe, resp := user.dial(s.b.url, "/ws/documents/bounded", nil); probe == nil {
+			var resp *http.Response
+			if sock, resp = user.dial(s.b.url, "/ws/documents/bounded", nil); sock == nil {
 				return fmt.Errorf("a socket is refused: %s", resp.Status)
 			}
 			return nil
 		})
-		users, socks = append(users, user), append(socks, user.authenticated(s.b.url, "bounded"))
+		sock.authenticate()
+		users, socks = append(users, user), append(socks, sock)
 	}
 	o.begin(t, s)
 	if o.lasts {

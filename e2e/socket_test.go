@@ -115,12 +115,17 @@ func (p *person) authenticated(base, document string) *socket {
 	if s == nil {
 		p.t.Fatalf("dial: %s", resp.Status)
 	}
+	s.authenticate()
+	return s
+}
+
+func (s *socket) authenticate() {
+	s.t.Helper()
 	s.connection, _ = s.want("hello").fields["connection_id"].(string)
 	s.send(map[string]any{"type": "authenticate"})
 	if f := s.want("auth_result"); f.fields["ok"] != true {
-		p.t.Fatalf("not authenticated: %s", f.raw)
+		s.t.Fatalf("not authenticated: %s", f.raw)
 	}
-	return s
 }
 
 func (s *socket) send(v any) {
