@@ -19,6 +19,7 @@ type reason string
 const (
 	reasonBadPath          reason = "bad_path"          // dot segments or NUL
 	reasonMethod           reason = "method"            // CONNECT, TRACE
+	reasonFraming          reason = "framing"           // where the request ends is told in two ways
 	reasonNoRoute          reason = "no_route"          // no route for this host and path
 	reasonLoginRequired    reason = "login_required"    // nobody is logged in
 	reasonStore            reason = "store_unavailable" // the session could not be read, and the route needs it
@@ -51,6 +52,7 @@ const (
 var answers = map[reason]problem.Problem{
 	reasonBadPath:          {Status: http.StatusBadRequest, Code: "bad_path", Detail: `The path has a "." or ".." segment or a NUL.`},
 	reasonMethod:           {Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "CONNECT and TRACE are not served."},
+	reasonFraming:          {Status: http.StatusBadRequest, Code: "framing", Detail: "The request has a Transfer-Encoding together with a Content-Length, or in HTTP/1.0."},
 	reasonNoRoute:          {Status: http.StatusNotFound, Code: "no_route", Detail: "Nothing is served at this host and path."},
 	reasonLoginRequired:    {Status: http.StatusUnauthorized, Code: "login_required", Detail: "Log in first."},
 	reasonStore:            problem.Unavailable("The session store cannot be reached."),
@@ -85,7 +87,7 @@ func (x *exchange) refuse(r *http.Request, why reason, cause error) {
 		panic(http.ErrAbortHandler)
 	}
 	if (why == reasonClientBody || why == reasonBodyTooLarge || why == reasonBodyTimeout) && r.ProtoMajor == 1 {
-		x.Header().Set("Connection", "close") // where the next request begins is unknown
+		x.closes = true // where the next request begins is unknown
 	}
 	p.RequestID = x.id[0]
 	if x.wait > 0 {

@@ -36,6 +36,7 @@ type exchange struct {
 	expected int64         // body bytes that an upstream has promised
 	cookies  []string      // that the gateway itself sets; of a request to an upstream
 	interim  bool          // an interim response was sent
+	closes   bool          // HTTP/1: the connection, after the response
 	hijacked bool
 	reason   reason        // why the gateway answered in another's stead
 	cause    error         // for the log
@@ -58,11 +59,12 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.desynced.Load() {
 		panic(http.ErrAbortHandler)
 	}
+	known := s.conn.framing.Load().next()
 	t := l.acquire()
 	defer t.users.Done()
 	x := &exchange{
 		ResponseWriter: w, g: l.g, route: noRoute, started: time.Now(), id: []string{randomID()},
-		session: s, origin: l.g.originOf(r),
+		session: s, origin: l.g.originOf(r), closes: known.endsConnection(r),
 	}
 	removeForged(r.Header)
 	removeForged(r.Trailer)
@@ -79,6 +81,10 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.finish(r)
 
 	switch {
+	case known == framedTwice:
+		x.refuseFraming(r)
+	case r.Method == http.MethodOptions && r.RequestURI == "*":
+		x.WriteHeader(http.StatusOK) // about the server as a whole, of which there is nothing to tell
 	case !ok:
 		x.refuse(r, reasonBadPath, nil)
 	case r.Method == http.MethodConnect || r.Method == http.MethodTrace:
@@ -137,7 +143,7 @@ func (x *exchange) finish(r *http.Request) {
 			x.reason, abort = reasonPanic, true
 		}
 	case x.status == 0 && !x.hijacked:
-		x.status = http.StatusOK // net/http sends it now
+		x.begin(http.StatusOK) // net/http sends it now
 	}
 	if x.route.kind == kindUpstream {
 		hideSessionSet(x.Header())
@@ -157,17 +163,25 @@ func (x *exchange) finish(r *http.Request) {
 	}
 }
 
-// WriteHeader sends the header. The request ID is set again because interim
-// responses clear the header map.
+// WriteHeader sends the header.
 func (x *exchange) WriteHeader(status int) {
 	switch {
 	case status < 200:
 		x.beforeInterim()
 	case x.status == 0:
-		x.status = status
-		x.Header()[requestIDHeader] = x.id
+		x.begin(status)
 	}
 	x.ResponseWriter.WriteHeader(status)
+}
+
+// begin readies the header of the final response. The request ID is set again
+// because interim responses clear the header map.
+func (x *exchange) begin(status int) {
+	x.status = status
+	x.Header()[requestIDHeader] = x.id
+	if x.closes {
+		x.Header().Set("Connection", "close")
+	}
 }
 
 // beforeInterim leaves in the header what the upstream says there: ReverseProxy

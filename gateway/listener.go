@@ -70,6 +70,8 @@ func newListener(g *Gateway, lc Listener) (*listener, error) {
 			ErrorLog:          slog.NewLogLogger(g.handlerLog().Handler(), slog.LevelDebug),
 			BaseContext:       func(net.Listener) context.Context { return g.life },
 			ConnContext:       withSession,
+
+			DisableGeneralOptionsHandler: true, // it would answer past ServeHTTP, which counts
 		}
 		if p.certificate != nil {
 			l.server.TLSConfig = l.tlsConfig()
@@ -202,7 +204,11 @@ func (l *listener) open(kind string, c *net.TCPConn) *countedConn {
 			limit = 0 // a proxy connects for many
 		}
 	}
-	return l.g.sessions.open(kind, l.address, c, limit)
+	client := l.g.sessions.open(kind, l.address, c, limit)
+	if client != nil && kind == kindHTTP && l.certificate.Load() == nil {
+		client.framing.Store(new(framing))
+	}
+	return client
 }
 
 type sessionKey struct{}

@@ -88,6 +88,7 @@ func (s *session) upgraded(proxied bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state, s.proxied = stateUpgraded, proxied
+	s.conn.framing.Store(nil) // what comes now are no requests
 }
 
 func (s *session) setState(state string) {
@@ -242,11 +243,15 @@ type countedConn struct {
 	session      *session
 	list         *sessions
 	once         sync.Once
+	framing      atomic.Pointer[framing] // holds nil: not plain HTTP, or no longer
 }
 
 func (c *countedConn) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
 	c.session.in.Add(int64(n))
+	if f := c.framing.Load(); f != nil {
+		f.follow(p[:n])
+	}
 	return n, err
 }
 
@@ -255,6 +260,10 @@ func (c *countedConn) Write(p []byte) (int, error) {
 	c.session.out.Add(int64(n))
 	return n, err
 }
+
+// Wrote counts bytes that were written past the connection, through its
+// SyscallConn.
+func (c *countedConn) Wrote(n int) { c.session.out.Add(int64(n)) }
 
 // sendfileStep bounds what goes out between two updates of the byte count.
 const sendfileStep = 1 << 20
