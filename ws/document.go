@@ -245,10 +245,20 @@ func (d *document) trim() {
 	}
 }
 
+// wakeMembersLocked has everybody here take a turn at writing.
 func (d *document) wakeMembersLocked() {
+	turns := make([]*conn, 0, len(d.members))
 	for c := range d.members {
-		c.wake()
+		c.mu.Lock()
+		switch {
+		case c.socket == nil:
+			c.wakeLocked()
+		case c.beginLocked():
+			turns = append(turns, c)
+		}
+		c.mu.Unlock()
 	}
+	d.hub.shifts.add(turns...)
 }
 
 // newest returns the newest position that was heard of.

@@ -86,17 +86,12 @@ func (c *conn) unavailable(re string, err error) {
 func (c *conn) pong(req request) { c.reply(plainFrame{Type: "pong", Re: req.ID}) }
 
 func (c *conn) operation(req request) {
-	var body struct {
-		Payload json.RawMessage `json:"payload"`
-	}
-	switch err := req.body(&body); {
-	case err != nil:
-		c.badFrame(req.ID, CodeBadMessage, err.Error())
-		return
+	payload, ok := req.fields.get("payload")
+	switch {
 	case req.ID == "":
 		c.badFrame("", CodeBadMessage, "id: an operation needs one of 1 to 64 bytes")
 		return
-	case body.Payload == nil:
+	case !ok:
 		c.badFrame(req.ID, CodeBadMessage, "payload: missing")
 		return
 	case !c.hub.available.Load():
@@ -109,7 +104,7 @@ func (c *conn) operation(req request) {
 		return
 	}
 	ack, err := c.hub.append(c.hub.ctx, c.document, Operation{
-		ID: req.ID, UserID: c.who.user, ConnectionID: c.id, Payload: body.Payload, At: time.Now(),
+		ID: req.ID, UserID: c.who.user, ConnectionID: c.id, Payload: payload, At: time.Now(),
 	}, c.doc)
 	if err != nil {
 		c.unavailable(req.ID, err)

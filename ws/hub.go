@@ -27,6 +27,8 @@ type Hub struct {
 	stop    context.CancelFunc
 
 	allowances *allowances
+	shifts     *shifts
+	crew       *crew
 
 	available atomic.Bool // Redis answers and subscriptions deliver
 
@@ -69,6 +71,8 @@ func NewHub(cfg Config) (*Hub, error) {
 		conns:      make(map[string]socket),
 		usage:      newUsage(),
 		allowances: newAllowances(cfg.Limits),
+		shifts:     newShifts(),
+		crew:       newCrew(),
 		door:       door{bucket: newBucket(cfg.Limits.UpgradesPerSecond)},
 		documents:  make(map[string]*document),
 		empty:      make(chan struct{}),
@@ -265,6 +269,8 @@ func (h *Hub) Close() error {
 		d.bequeath()
 	}
 	h.absences.Wait()
+	h.shifts.working.Wait()
+	h.crew.close()
 	last := time.AfterFunc(2*time.Second, h.stop)
 	defer last.Stop()
 	h.closings.Wait()

@@ -53,7 +53,7 @@ const (
 type request struct {
 	Type   string
 	ID     string
-	fields map[string]json.RawMessage
+	fields fields
 }
 
 // decodeRequest reads what all frames have in common. Its error is fit to be
@@ -67,26 +67,32 @@ func decodeRequest(data []byte) (request, error) {
 	case tooDeep(data, maxDepth):
 		return req, fmt.Errorf("nested deeper than %d", maxDepth)
 	}
-	var wrongType *json.UnmarshalTypeError
-	switch err := json.Unmarshal(data, &req.fields); {
-	case errors.As(err, &wrongType), err == nil && req.fields == nil:
+	var err error
+	if req.fields, err = splitFields(data); err != nil {
 		return req, errors.New("one JSON object is expected")
-	case err != nil:
-		return req, errors.New("the frame is not one JSON object")
 	}
-	var common struct {
-		Type string `json:"type"`
-		ID   string `json:"id"`
+	var wrongType, wrongID error
+	req.Type, wrongType = req.text("type")
+	req.ID, wrongID = req.text("id")
+	if len(req.ID) > maxIDBytes {
+		return request{fields: req.fields}, fmt.Errorf("id: at most %d bytes are allowed", maxIDBytes)
 	}
-	err := req.body(&common)
-	if len(common.ID) > maxIDBytes {
-		return req, fmt.Errorf("id: at most %d bytes are allowed", maxIDBytes)
-	}
-	req.Type, req.ID = common.Type, common.ID
-	if err == nil && req.Type == "" {
+	if err = cmp.Or(wrongType, wrongID); err == nil && req.Type == "" {
 		err = errNoType
 	}
 	return req, err
+}
+
+// text reads a field that is a string; null is none.
+func (r request) text(name string) (text string, err error) {
+	raw, ok := r.fields.get(name)
+	switch {
+	case !ok:
+		return "", nil
+	case raw[0] == '"':
+		return unquote(raw), nil
+	}
+	return "", wrongKind(name, json.Unmarshal(raw, &text))
 }
 
 var errNoType = errors.New("type: missing")
@@ -98,7 +104,7 @@ func (r request) body(into any) (err error) {
 	v := reflect.ValueOf(into).Elem()
 	for i := range v.NumField() {
 		name := v.Type().Field(i).Tag.Get("json")
-		raw, ok := r.fields[name]
+		raw, ok := r.fields.get(name)
 		switch field := v.Field(i).Addr().Interface().(type) {
 		case *json.RawMessage:
 			*field = raw

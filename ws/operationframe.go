@@ -68,9 +68,23 @@ func ParseOperationHead(frame []byte) (at Position, ok bool) {
 }
 
 func appendString(b []byte, s string) []byte {
+	if plain(s) {
+		return append(append(append(b, '"'), s...), '"')
+	}
 	quoted, err := json.Marshal(s)
 	if err != nil { // strings always encode
 		return append(b, `""`...)
 	}
 	return append(b, quoted...)
+}
+
+// plain reports whether s is the same within quotes as JSON. Most names are.
+func plain(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c >= 0x7f, c == '"', c == '\\', c == '<', c == '>', c == '&': // the last three as encoding/json has it
+			return false
+		}
+	}
+	return true
 }

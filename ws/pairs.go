@@ -54,7 +54,6 @@ func (h *Hub) Pairs(cfg PairsConfig) (http.Handler, error) {
 		return nil, fmt.Errorf("ws: metrics: %w", err)
 	}
 	return &pairs{hub: h, cfg: cfg, metrics: m, upgrader: websocket.Upgrader{
-		ReadBufferSize:   readBuffer,
 		WriteBufferSize:  writeBuffer,
 		WriteBufferPool:  &writeBuffers,
 		HandshakeTimeout: writeTimeout,
@@ -85,7 +84,7 @@ func (p *pairs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.hub.refuse(w, *refusal)
 		return
 	}
-	ws, err := p.upgrader.Upgrade(hijackable{w}, r, nil)
+	ws, err := p.upgrader.Upgrade(&hijackable{ResponseWriter: w}, r, nil)
 	if err != nil {
 		c.leave()
 		return

@@ -12,14 +12,27 @@ import (
 // When it is reached nothing more is read: TCP holds the client back.
 const maxPending = 32
 
-// read is the reader. It takes one frame and leaves the next one to a new
-// goroutine: the stack that decoding has grown would stay with a connection
-// that is idle from now on, and that costs more than starting a goroutine
-// does. The last one cleans up.
+// read waits for a frame on the smallest stack there is, and has it read by
+// somebody whose stack has grown: most connections are idle most of the time.
 func (c *conn) read() {
-	if !c.readOne() {
-		go c.read()
-		return
+	if c.socket != nil && c.in.Buffered() == 0 {
+		awaitInput(c.socket)
+	}
+	c.hub.crew.do((*conn).readNext, c)
+}
+
+// readNext reads what there is, and leaves what comes later to read. The last
+// one cleans up.
+func (c *conn) readNext() {
+	for {
+		if c.readOne() {
+			break
+		}
+		c.extendDeadline()
+		if c.socket == nil || c.in.Buffered() == 0 {
+			go c.read()
+			return
+		}
 	}
 	// The peer answers our close frame, or hangs up, or is cut off when
 	// closeTimeout is over; what it had under way is not processed.
@@ -34,7 +47,6 @@ func (c *conn) read() {
 
 // readOne takes one frame, and reports whether it was the last.
 func (c *conn) readOne() (last bool) {
-	c.extendDeadline()
 	kind, data, err := readFrame(c.ws, c.hub.cfg.Documents.MaxMessage)
 	switch {
 	case errors.Is(err, errTooLarge):
@@ -149,7 +161,7 @@ func (c *conn) enqueue(in inbound) {
 func (c *conn) workLocked() {
 	if !c.working {
 		c.working = true
-		go c.work() // finish waits for it
+		c.hub.crew.do((*conn).work, c) // finish waits for it
 	}
 }
 

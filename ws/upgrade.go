@@ -42,7 +42,6 @@ type admission struct {
 // HTTP, as a problem document.
 func (h *Hub) Documents() http.Handler {
 	upgrader := websocket.Upgrader{
-		ReadBufferSize:   readBuffer,
 		WriteBufferSize:  writeBuffer,
 		WriteBufferPool:  &writeBuffers,
 		HandshakeTimeout: writeTimeout,
@@ -63,12 +62,13 @@ func (h *Hub) Documents() http.Handler {
 			h.refuse(w, *refusal)
 			return
 		}
-		ws, err := upgrader.Upgrade(hijackable{w}, r, nil)
+		from := &hijackable{ResponseWriter: w}
+		ws, err := upgrader.Upgrade(from, r, nil)
 		if err != nil {
 			h.discount(a)
 			return
 		}
-		c := newConn(h, ws, a)
+		c := newConn(h, ws, from.in, a)
 		if !h.register(c) {
 			h.discount(a)
 			h.metrics.leave(stateConnecting)
@@ -187,10 +187,20 @@ func (h *Hub) documentIn(u *url.URL) string {
 }
 
 // hijackable reaches the connection through whatever wraps the
-// ResponseWriter; gorilla looks at the outermost wrapper only.
-type hijackable struct{ http.ResponseWriter }
+// ResponseWriter; gorilla looks at the outermost wrapper only. It brings a read
+// buffer of its own, instead of the large one of net/http: so it is known
+// whether anything waits in it. An Upgrader without a ReadBufferSize takes it.
+type hijackable struct {
+	http.ResponseWriter
+	in *bufio.Reader // nil before Hijack
+}
 
 // Hijack implements http.Hijacker.
-func (w hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return http.NewResponseController(w.ResponseWriter).Hijack()
+func (w *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffers, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil && buffers.Reader.Buffered() == 0 { // else the client spoke too early, and is refused
+		w.in = bufio.NewReaderSize(conn, readBuffer)
+		buffers.Reader = w.in
+	}
+	return conn, buffers, err
 }

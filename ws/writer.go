@@ -1,7 +1,9 @@
 package ws
 
 import (
+	"bytes"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -46,12 +48,22 @@ type outbox struct {
 
 // outgoing is one thing to write: exactly one field is set.
 type outgoing struct {
-	text       []byte
-	broadcasts batch
-	ping       bool
-	pong       *string
-	parting    bool // all has been written: time to go
-	closing    *closing
+	frames  batch
+	text    []byte // one that is too long for a batch
+	ping    bool
+	pong    *string
+	parting bool // all has been written: time to go
+	closing *closing
+}
+
+// say is one text frame to write.
+func say(text []byte) (out outgoing) {
+	if out.frames.fitsText(text) {
+		out.frames.addText(text)
+	} else {
+		out.text = text
+	}
+	return out
 }
 
 // full reports whether one more reply has to wait, replies being the bound of
@@ -70,6 +82,15 @@ func (o *outbox) takeReply() []byte {
 		o.replies = nil
 	}
 	return data
+}
+
+// repliesOut takes as many replies as go into one write, at least one.
+func (o *outbox) repliesOut() outgoing {
+	out := say(o.takeReply())
+	for out.text == nil && len(o.replies) > 0 && out.frames.fitsText(o.replies[0]) {
+		out.frames.addText(o.takeReply())
+	}
+	return out
 }
 
 // reply queues a direct reply, and waits while the queue is full. Nothing is
@@ -114,10 +135,18 @@ func (c *conn) wake() {
 }
 
 func (c *conn) wakeLocked() {
-	if !c.out.writing && !c.out.stopped && !c.out.closeSent {
-		c.out.writing = true
-		go c.write() // finish waits for it
+	if c.beginLocked() {
+		c.hub.crew.do((*conn).write, c) // finish waits for it
 	}
+}
+
+// beginLocked reports whether a writer is needed, and marks it as there then.
+func (c *conn) beginLocked() bool {
+	if c.out.writing || c.out.stopped || c.out.closeSent {
+		return false
+	}
+	c.out.writing = true
+	return true
 }
 
 // write is the writer: it writes all there is and ends.
@@ -127,13 +156,18 @@ func (c *conn) write() {
 		if !ok {
 			return
 		}
-		if err := c.put(out, deadline); err != nil {
-			c.close(closeStuck)
-			c.stopWriting()
-			_ = c.ws.Close() // the reader notices
-		} else if out.closing != nil {
-			c.stopWriting()
-		}
+		c.written(out, c.put(out, deadline))
+	}
+}
+
+// written follows what became of a write.
+func (c *conn) written(out outgoing, err error) {
+	if err != nil {
+		c.close(closeStuck)
+		c.stopWriting()
+		_ = c.ws.Close() // the reader notices
+	} else if out.closing != nil {
+		c.stopWriting()
 	}
 }
 
@@ -145,8 +179,10 @@ func (c *conn) stopWriting() {
 
 // put writes one thing to the network.
 func (c *conn) put(out outgoing, deadline time.Time) error {
-	if out.broadcasts.frames > 0 {
-		return c.putBroadcasts(&out.broadcasts, deadline)
+	if out.frames.frames > 0 {
+		c.whole.Lock()
+		defer c.whole.Unlock()
+		return c.putRest(c.tryFrames(&out.frames), deadline)
 	}
 	c.writeBy = deadline
 	_ = c.ws.SetWriteDeadline(deadline)
@@ -166,22 +202,48 @@ func (c *conn) put(out outgoing, deadline time.Time) error {
 		return c.ws.WriteControl(websocket.PongMessage, []byte(*out.pong), deadline)
 	default:
 		c.bytesOut.Add(int64(len(out.text)))
+		c.whole.Lock()
+		defer c.whole.Unlock()
 		return c.ws.WriteMessage(websocket.TextMessage, out.text)
 	}
 }
 
-// putBroadcasts writes frames as they are. The connection below keeps one
-// write apart from another, such as the reader's answer to a close; and a
-// deadline that was set a moment ago is good enough.
-func (c *conn) putBroadcasts(b *batch, deadline time.Time) error {
+// tryFrames writes frames without waiting, as far as the socket takes them, and
+// returns the rest of them. The batch is used up: a client that does not read
+// holds no more memory than what is written to it. The caller has c.whole.
+func (c *conn) tryFrames(b *batch) (rest []byte) {
 	defer b.release()
+	n := 0
+	if c.socket != nil {
+		a := attempts.Get().(*attempt)
+		n = a.write(c.socket, b.wire)
+		attempts.Put(a)
+		c.bytesOut.Add(int64(n))
+		if c.counted != nil {
+			c.counted.Wrote(n)
+		}
+	}
+	if rest = b.wire[n:]; b.pooled != nil {
+		rest = bytes.Clone(rest)
+	}
+	return rest
+}
+
+var attempts = sync.Pool{New: func() any { return newAttempt() }}
+
+// putRest writes what tryFrames has left, and waits for the client. A deadline
+// that was set a moment ago is good enough. The caller has c.whole.
+func (c *conn) putRest(rest []byte, deadline time.Time) error {
+	if len(rest) == 0 {
+		return nil
+	}
 	conn := c.ws.NetConn()
 	if deadline.Sub(c.writeBy) > writeTimeout/8 {
 		c.writeBy = deadline
 		_ = conn.SetWriteDeadline(deadline)
 	}
-	c.bytesOut.Add(int64(len(b.wire)))
-	_, err := conn.Write(b.wire)
+	c.bytesOut.Add(int64(len(rest)))
+	_, err := conn.Write(rest)
 	return err
 }
 
@@ -205,14 +267,13 @@ func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
 		out.pong, o.pong = o.pong, nil
 		return out, deadline, true
 	case len(o.replies) > 0:
-		out.text = o.takeReply()
 		c.changed.Broadcast()
-		return out, deadline, true
+		return o.repliesOut(), deadline, true
 	case c.closing != nil && o.reconnect == nil:
 		return outgoing{closing: c.closing}, deadline, true
 	default:
-		if out.text = c.unaskedLocked(); out.text != nil {
-			return out, deadline, true
+		if text := c.unaskedLocked(); text != nil {
+			return say(text), deadline, true
 		}
 		if out, ok = c.broadcastLocked(); ok {
 			return out, deadline, true
@@ -283,8 +344,8 @@ func (c *conn) broadcastLocked() (outgoing, bool) {
 	for {
 		f, lost, cursor := c.out.peek()
 		switch {
-		case f == nil, out.broadcasts.frames > 0 && (lost > 0 || !out.broadcasts.fits(f.wire) || f.wire == nil):
-			return out, out.broadcasts.frames > 0
+		case f == nil, out.frames.frames > 0 && (lost > 0 || !out.frames.fits(f.wire) || f.wire == nil):
+			return out, out.frames.frames > 0
 		case lost > 0:
 			*cursor = f.place
 			return c.lostLocked(f, lost, cursor), true
@@ -293,7 +354,7 @@ func (c *conn) broadcastLocked() (outgoing, bool) {
 		if f.wire == nil {
 			return c.lagged(channelOperations, f.lost, f.position), true
 		}
-		out.broadcasts.add(f.wire)
+		out.frames.add(f.wire)
 	}
 }
 
@@ -330,5 +391,5 @@ func (c *conn) lostLocked(f *frame, lost uint64, cursor *uint64) outgoing {
 
 func (c *conn) lagged(channel string, lost uint64, at Position) outgoing {
 	c.hub.metrics.dropped.WithLabelValues(channel).Add(float64(lost))
-	return outgoing{text: encode(laggedFrame{"lagged", channel, lost, at.Epoch, at.Seq})}
+	return say(encode(laggedFrame{"lagged", channel, lost, at.Epoch, at.Seq}))
 }

@@ -19,14 +19,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// client is one socket. It is served without a library, so that the generator leaves the machine to what is measured.
+// client is one socket. It is served without a library, and once it has joined by the one goroutine of its crowd, so that
+// the generator leaves the machine to what is measured.
 type client struct {
-	conn net.Conn
-	in   *bufio.Reader // owned by connect, then by the reader
-	done chan struct{}
-	t    *tally
+	conn *net.TCPConn
+	in   *bufio.Reader
+	fd   int // instead of both, once it is in a crowd
 
-	last uint64 // seq of the newest operation; owned by the reader
+	rest []byte // of a frame; owned by the crowd
+	last uint64 // seq of the newest operation; owned by the crowd
 }
 
 // tally is what all clients count together.
@@ -39,15 +40,12 @@ type tally struct {
 
 var counts tally
 
-// connectAll opens n sockets, each of its own user, and joins them.
-func connectAll(ctx context.Context, s *server, p plan, first, n int) ([]*client, error) {
-	ids, err := s.login(ctx, first, n)
-	if err != nil {
-		return nil, err
-	}
+// connectAll opens sockets, each of the session with one of ids, and joins them.
+func connectAll(ctx context.Context, s *server, p plan, ids []string) (*crowd, error) {
+	n := len(ids)
 	clients := make([]*client, n)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(64)
+	g.SetLimit(p.joining)
 	for i := range clients {
 		g.Go(func() error {
 			c, err := connect(ctx, s, ids[i], "room"+strconv.Itoa(i/p.room))
@@ -61,7 +59,7 @@ func connectAll(ctx context.Context, s *server, p plan, first, n int) ([]*client
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return clients, nil
+	return gather(clients)
 }
 
 func connect(ctx context.Context, s *server, id, document string) (*client, error) {
@@ -70,15 +68,11 @@ func connect(ctx context.Context, s *server, id, document string) (*client, erro
 	if err != nil {
 		return nil, err
 	}
-	c := &client{conn: conn, in: bufio.NewReaderSize(conn, 8<<10), t: &counts, done: make(chan struct{})}
+	c := &client{conn: conn.(*net.TCPConn), in: bufio.NewReaderSize(conn, 8<<10)}
 	if err := c.join(s.address, id, document); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	go func() {
-		defer close(c.done)
-		c.read()
-	}()
 	return c, nil
 }
 
@@ -100,7 +94,7 @@ func (c *client) join(host, id, document string) error {
 		{"", "hello"}, {`{"type":"authenticate"}`, "auth_result"}, {`{"type":"join_document"}`, "joined_document"},
 	} {
 		if step.send != "" {
-			if err := c.write(opText, []byte(step.send)); err != nil {
+			if _, err := c.conn.Write(clientFrame(opText, []byte(step.send))); err != nil {
 				return err
 			}
 		}
@@ -123,7 +117,7 @@ func (c *client) expect(kind string) error {
 			return fmt.Errorf("%s instead of %s", body, kind)
 		}
 		if op == opPing {
-			if err := c.write(opPong, nil); err != nil {
+			if _, err := c.conn.Write(clientFrame(opPong, nil)); err != nil {
 				return err
 			}
 		}
@@ -136,42 +130,6 @@ func (c *client) expect(kind string) error {
 	}
 }
 
-func hangUp(clients []*client) {
-	for _, c := range clients {
-		_ = c.conn.Close()
-	}
-	for _, c := range clients {
-		<-c.done
-	}
-}
-
-// read takes frames as they come: their length is all that is looked at, and of operations seq and time.
-func (c *client) read() {
-	for {
-		op, body, rest, err := frame(c.in)
-		if err != nil {
-			return
-		}
-		switch {
-		case op == opPing:
-			_ = c.write(opPong, nil) // a connection that is gone ends the next read
-		case op == opBinary && bytes.HasPrefix(body, []byte(`{"type":"operation"`)):
-			c.delivered(body)
-		case op == opText && bytes.Contains(body, []byte(`"type":"ack"`)):
-			c.t.acks.Add(1)
-		case op == opText && bytes.Contains(body, []byte(`"type":"error"`)):
-			if c.t.refused.Add(1) == 1 {
-				fmt.Printf("the first refusal: %s\n", body)
-			}
-		case op == opText && bytes.Contains(body, []byte(`"type":"lagged"`)):
-			c.t.lagged.Add(1)
-		}
-		if _, err := c.in.Discard(rest); err != nil {
-			return
-		}
-	}
-}
-
 // Opcodes of RFC 6455, section 11.8.
 const (
 	opText   = 1
@@ -180,14 +138,13 @@ const (
 	opPong   = 10
 )
 
-// write sends one frame, masked with zeros.
-func (c *client) write(op byte, body []byte) error {
+// clientFrame is one frame of a client, masked with zeros.
+func clientFrame(op byte, body []byte) []byte {
 	b := []byte{0x80 | op, 0x80 | byte(len(body)), 0, 0, 0, 0}
 	if len(body) > 125 {
 		b = []byte{0x80 | op, 0x80 | 126, byte(len(body) >> 8), byte(len(body)), 0, 0, 0, 0}
 	}
-	_, err := c.conn.Write(append(b, body...))
-	return err
+	return append(b, body...)
 }
 
 // frame peeks at the next frame of a server, which is not masked: RFC 6455, section 5.2. The caller discards rest bytes.
@@ -223,49 +180,17 @@ func frame(r *bufio.Reader) (op byte, body []byte, rest int, err error) {
 	return op, body, 0, nil
 }
 
-var errGarbled = errors.New("an operation without seq or time")
-
-func (c *client) delivered(body []byte) {
-	n := c.t.deliveries.Add(1)
-	seq, err := number(body, `"seq":`)
-	if err == nil && c.last != 0 && seq != c.last+1 {
-		c.t.gaps.Add(1)
-	}
-	c.last = seq
-	if n%64 != 0 {
-		return
-	}
-	sent, err := number(body, `"t":`)
-	if err != nil {
-		panic(err) // the server has changed a payload
-	}
-	took := time.Since(time.Unix(0, int64(sent)))
-	c.t.mu.Lock()
-	c.t.delay = append(c.t.delay, took)
-	c.t.mu.Unlock()
-}
-
-func number(body []byte, name string) (uint64, error) {
-	i := bytes.Index(body, []byte(name))
-	if i < 0 {
-		return 0, errGarbled
-	}
-	rest := body[i+len(name):]
-	end := bytes.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
-	if end < 1 {
-		return 0, errGarbled
-	}
-	return strconv.ParseUint(string(rest[:end]), 10, 64)
-}
-
 // deliver publishes at a rate, evenly over the documents, and states what came of it.
-func (p plan) deliver(ctx context.Context, s *server, clients []*client, rate int) error {
+func (p plan) deliver(ctx context.Context, s *server, crowd *crowd, rate int) error {
+	clients := crowd.clients
 	counts.deliveries.Store(0)
 	counts.acks.Store(0)
 	counts.lagged.Store(0)
 	counts.gaps.Store(0)
 	counts.refused.Store(0)
+	counts.mu.Lock()
 	counts.delay = counts.delay[:0]
+	counts.mu.Unlock()
 	before, err := s.cpu()
 	if err != nil {
 		return err
@@ -278,7 +203,7 @@ func (p plan) deliver(ctx context.Context, s *server, clients []*client, rate in
 		for ; sent < due; sent++ {
 			c := clients[min(sent%rooms*p.room+sent/rooms%p.room, len(clients)-1)] // every room in turn, every member in turn
 			op := fmt.Appendf(nil, `{"type":"operation","id":"%d-%d","payload":{"t":%d,"x":"%s"}}`, rate, sent, time.Now().UnixNano(), padding)
-			if err := c.write(opText, op); err != nil {
+			if err := c.write(clientFrame(opText, op)); err != nil {
 				return err
 			}
 		}

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -12,17 +13,21 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // plan is what to measure.
 type plan struct {
+	idle        int // seconds of rest before memory is looked at
 	binary      string
 	connections int
-	room        int   // members of a document
-	size        int   // bytes of an operation's payload
-	rates       []int // operations a second, one after the other
-	seconds     int   // at each rate
-	heap        string
+	joining     int    // sockets at a time that are being opened
+	room        int    // members of a document
+	size        int    // bytes of an operation's payload
+	rates       []int  // operations a second, one after the other
+	seconds     int    // at each rate
+	heap, cpu   string // files for profiles, empty: none
 }
 
 func main() {
@@ -30,11 +35,14 @@ func main() {
 	var rates string
 	flag.StringVar(&p.binary, "tandem", "bin/tandem", "the binary to measure")
 	flag.IntVar(&p.connections, "connections", 2000, "sockets, each of a session of its own")
+	flag.IntVar(&p.idle, "idle", 30, "seconds of rest before memory is looked at; a heartbeat is 25")
+	flag.IntVar(&p.joining, "joining", 256, "sockets at a time that are being opened")
 	flag.IntVar(&p.room, "room", 100, "members of a document")
 	flag.IntVar(&p.size, "size", 128, "bytes of an operation's payload")
 	flag.StringVar(&rates, "rates", "200,1000,5000", "operations a second over all documents, one after the other; empty: none")
 	flag.IntVar(&p.seconds, "seconds", 5, "how long each rate lasts")
 	flag.StringVar(&p.heap, "heap", "", "file for a heap profile of the replica with its idle sockets")
+	flag.StringVar(&p.cpu, "cpu", "", "file for a profile of the replica's processor time at the last rate")
 	flag.Parse()
 	for r := range strings.SplitSeq(rates, ",") {
 		if r == "" {
@@ -47,8 +55,8 @@ func main() {
 		}
 		p.rates = append(p.rates, n)
 	}
-	if p.connections < 1 || p.room < 1 || p.size < 32 || p.size > 32<<10 || p.seconds < 1 {
-		fmt.Fprintln(os.Stderr, "sockets: -connections, -room and -seconds are at least 1, -size from 32 to 32768")
+	if p.connections < 1 || p.joining < 1 || p.room < 1 || p.size < 32 || p.size > 32<<10 || p.seconds < 1 {
+		fmt.Fprintln(os.Stderr, "sockets: -connections, -joining, -room and -seconds are at least 1, -size from 32 to 32768")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -65,12 +73,16 @@ func (p plan) run(ctx context.Context) error {
 		return err
 	}
 	defer s.stop()
-	warm, err := connectAll(ctx, s, p, 0, min(200, p.connections)) // pools and code are paid for before it counts
+	ids, err := s.login(ctx, p.connections)
 	if err != nil {
 		return err
 	}
-	hangUp(warm)
-	if err := s.settle(ctx); err != nil {
+	warm, err := connectAll(ctx, s, p, ids[:min(200, len(ids))]) // pools and code are paid for before it counts
+	if err != nil {
+		return err
+	}
+	warm.hangUp()
+	if err := s.settle(ctx, 3); err != nil {
 		return err
 	}
 	before, err := s.resident()
@@ -78,14 +90,14 @@ func (p plan) run(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	clients, err := connectAll(ctx, s, p, 1_000_000, p.connections)
+	clients, err := connectAll(ctx, s, p, ids)
 	if err != nil {
 		return err
 	}
-	defer hangUp(clients)
+	defer clients.hangUp()
 	took := time.Since(began)
-	fmt.Printf("joined: %d sockets in documents of %d, %.0f a second\n", len(clients), p.room, float64(len(clients))/took.Seconds())
-	if err := s.settle(ctx); err != nil {
+	fmt.Printf("joined: %d sockets in documents of %d, %.0f a second\n", len(ids), p.room, float64(len(ids))/took.Seconds())
+	if err := s.settle(ctx, p.idle); err != nil {
 		return err
 	}
 	after, err := s.resident()
@@ -93,14 +105,18 @@ func (p plan) run(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("idle: %.1f kB resident a socket (%.1f MB in all); %s\n",
-		float64(after-before)/1e3/float64(len(clients)), float64(after)/1e6, s.memory())
+		float64(after-before)/1e3/float64(len(ids)), float64(after)/1e6, s.memory())
 	if p.heap != "" {
 		if err := s.save(p.heap, "/debug/pprof/heap?gc=1"); err != nil {
 			return err
 		}
 	}
-	for _, rate := range p.rates {
-		if err := p.deliver(ctx, s, clients, rate); err != nil {
+	for i, rate := range p.rates {
+		var g errgroup.Group
+		if p.cpu != "" && i == len(p.rates)-1 {
+			g.Go(func() error { return s.save(p.cpu, "/debug/pprof/profile?seconds="+strconv.Itoa(p.seconds)) })
+		}
+		if err := errors.Join(p.deliver(ctx, s, clients, rate), g.Wait()); err != nil {
 			return err
 		}
 	}

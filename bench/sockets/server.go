@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 )
 
 // server is a replica under measurement, and its Redis.
@@ -36,7 +37,7 @@ func startServer(ctx context.Context, p plan) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{dir: dir}
+	s := &server{dir: dir, http: http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}
 	if err := s.start(ctx, p); err != nil {
 		s.stop()
 		return nil, err
@@ -66,7 +67,7 @@ func (s *server) start(ctx context.Context, p plan) error {
 	s.rdb = redis.NewClient(&redis.Options{Addr: addresses[2]})
 	config := fmt.Sprintf(`redis: redis://%s/0
 listeners:
-  - {address: %s, routes: [{path: /ws/documents/, use: documents}]}
+  - {address: %s, routes: [{path: /ws/documents/, use: documents}, {path: /, use: webapp}]}
 admin: {address: %s}
 log: {level: warn}
 limits: {connections_per_session: 0, connections_per_user: 0, frames_per_second: 0, operations_per_second: 0}
@@ -123,31 +124,55 @@ func poll(ctx context.Context, within time.Duration, f func() error) error {
 	}
 }
 
-// login makes sessions as an application with redisstore would, and returns their IDs.
-func (s *server) login(ctx context.Context, first, n int) ([]string, error) {
+// login makes sessions as an application with redisstore would, has a page show each once, as before any socket of a
+// browser's, and returns their IDs.
+func (s *server) login(ctx context.Context, n int) ([]string, error) {
 	ids := make([]string, n)
 	pipe := s.rdb.Pipeline()
 	for i := range ids {
 		random := make([]byte, 64)
 		_, _ = rand.Read(random)
 		ids[i] = strings.TrimRight(base32.StdEncoding.EncodeToString(random), "=")
-		pipe.Set(ctx, "session:"+ids[i], fmt.Sprintf(`{"user.id":"u%d","user.name":"User %[1]d","chat.name":"Ada"}`, first+i), time.Hour)
+		pipe.Set(ctx, "session:"+ids[i], fmt.Sprintf(`{"user.id":"u%d","user.name":"User %[1]d","chat.name":"Ada"}`, i), time.Hour)
 		if pipe.Len() == 1000 || i == n-1 {
 			if _, err := pipe.Exec(ctx); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return ids, nil
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for _, id := range ids {
+		g.Go(func() error { return s.page(ctx, id) })
+	}
+	return ids, g.Wait()
 }
 
-// settle waits until the replica uses hardly any CPU, and has it give back what it does not need.
-func (s *server) settle(ctx context.Context) error {
+func (s *server) page(ctx context.Context, id string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+"/api/session", nil)
+	if err != nil {
+		return err
+	}
+	req.AddCookie(&http.Cookie{Name: "tandem", Value: id})
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	_, err = io.Copy(io.Discard, resp.Body) // so that the connection is used again
+	return err
+}
+
+// settle waits until the replica has used hardly any processor time for long enough to give back what it does not need.
+func (s *server) settle(ctx context.Context, seconds int) error {
 	last, err := s.cpu()
 	if err != nil {
 		return err
 	}
-	for quiet := 0; quiet < 3; quiet++ {
+	for quiet := 0; quiet < seconds; quiet++ {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -157,7 +182,7 @@ func (s *server) settle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if now-last > 100*time.Millisecond {
+		if now-last > 400*time.Millisecond { // verifying all sessions takes some, too
 			quiet = 0
 		}
 		last = now

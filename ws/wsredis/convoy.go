@@ -44,7 +44,9 @@ type passenger struct {
 	ready  chan struct{} // closed when there is a result
 	result *redis.Cmd
 
-	leads bool // was told to lead and has not begun; guarded by convoy.mu
+	// Guarded by convoy.mu.
+	leads  bool // was told to lead and has not begun
+	aboard bool // of a trip, and waiting no more
 }
 
 // newConvoy makes one. In a Cluster calls go apart: a shard that hangs must
@@ -114,8 +116,10 @@ func (v *convoy) nextLocked() {
 func (v *convoy) leave(p *passenger) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if i := slices.Index(v.waiting, p); i >= 0 {
+	if !p.aboard {
+		i := slices.Index(v.waiting, p)
 		v.waiting = slices.Delete(v.waiting, i, i+1)
+		p.aboard = true
 	}
 	if p.leads {
 		p.leads = false
@@ -156,6 +160,9 @@ func (v *convoy) boardLocked() []*passenger {
 	}
 	aboard := slices.Clone(v.waiting[:n])
 	v.waiting = slices.Delete(v.waiting, 0, n)
+	for _, p := range aboard {
+		p.aboard = true
+	}
 	return aboard
 }
 
