@@ -39,6 +39,15 @@ func (s *Snapshot) ExpiresAt() time.Time { return s.expires }
 // was known when the snapshot was taken.
 func (s *Snapshot) IdleExpiresAt() time.Time { return s.idleEnd }
 
+// endingAt is the same state with more time, or less.
+func (s *Snapshot) endingAt(idleEnd time.Time) *Snapshot {
+	return &Snapshot{
+		ref: s.ref, handle: s.handle, userID: s.userID, userName: s.userName,
+		created: s.created, expires: s.expires, idleEnd: idleEnd,
+		remembered: s.remembered, held: s.held, raw: s.raw, codec: s.codec,
+	}
+}
+
 // JSON returns an attribute as JSON, like [Session.JSON]. The caller must
 // not modify the bytes.
 func (s *Snapshot) JSON(name string) (json.RawMessage, bool) {

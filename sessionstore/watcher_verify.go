@@ -272,6 +272,7 @@ func (w *Watcher) touchAll(ctx context.Context) {
 
 	writing, cancel := context.WithTimeout(ctx, w.patience())
 	defer cancel()
+	asked := time.Now()
 	lives, err := w.factory.touchAll(writing, snapshots)
 	if err != nil {
 		w.log.Debug("activity of bound sessions was not recorded as a whole yet", "err", err)
@@ -285,6 +286,25 @@ func (w *Watcher) touchAll(ctx context.Context) {
 			continue
 		}
 		e.touching = false
-		w.refreshLocked(e) // to know when it ends now
+		w.touchedLocked(e, snapshots[i], lives[i].left, asked)
 	}
+}
+
+// touchedLocked acts on what was left of e's session at asked, when it was
+// touched as s. That it has ended, or been replaced, is for a load to tell.
+func (w *Watcher) touchedLocked(e *entry, s *Snapshot, left time.Duration, asked time.Time) {
+	if e.over {
+		return
+	}
+	if left < 0 || e.snapshot.ref != s.ref {
+		w.refreshLocked(e)
+		return
+	}
+	now := time.Now()
+	e.snapshot = e.snapshot.endingAt(asked.Add(left))
+	if asked.After(e.verified) {
+		e.verified = asked
+	}
+	w.armLocked(e, now)
+	w.warnLocked(e, now)
 }

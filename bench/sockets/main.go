@@ -19,15 +19,15 @@ import (
 
 // plan is what to measure.
 type plan struct {
-	idle        int // seconds of rest before memory is looked at
-	binary      string
-	connections int
-	joining     int    // sockets at a time that are being opened
-	room        int    // members of a document
-	size        int    // bytes of an operation's payload
-	rates       []int  // operations a second, one after the other
-	seconds     int    // at each rate
-	heap, cpu   string // files for profiles, empty: none
+	idle             int // seconds of rest before memory is looked at
+	binary           string
+	connections      int
+	joining          int    // sockets at a time that are being opened
+	room             int    // members of a document
+	size             int    // bytes of an operation's payload
+	rates            []int  // operations a second, one after the other
+	seconds          int    // at each rate
+	heap, cpu, joins string // files for profiles, empty: none
 }
 
 func main() {
@@ -42,6 +42,7 @@ func main() {
 	flag.StringVar(&rates, "rates", "200,1000,5000", "operations a second over all documents, one after the other; empty: none")
 	flag.IntVar(&p.seconds, "seconds", 5, "how long each rate lasts")
 	flag.StringVar(&p.heap, "heap", "", "file for a heap profile of the replica with its idle sockets")
+	flag.StringVar(&p.joins, "joins", "", "file for a profile of the replica's processor time while sockets join")
 	flag.StringVar(&p.cpu, "cpu", "", "file for a profile of the replica's processor time at the last rate")
 	flag.Parse()
 	for r := range strings.SplitSeq(rates, ",") {
@@ -90,12 +91,16 @@ func (p plan) run(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
+	var profile errgroup.Group
+	if p.joins != "" {
+		profile.Go(func() error { return s.save(p.joins, "/debug/pprof/profile?seconds=2") })
+	}
 	clients, err := connectAll(ctx, s, p, ids)
-	if err != nil {
+	took := time.Since(began)
+	if err := errors.Join(err, profile.Wait()); err != nil {
 		return err
 	}
 	defer clients.hangUp()
-	took := time.Since(began)
 	fmt.Printf("joined: %d sockets in documents of %d, %.0f a second\n", len(ids), p.room, float64(len(ids))/took.Seconds())
 	if err := s.settle(ctx, p.idle); err != nil {
 		return err
