@@ -1,14 +1,16 @@
 package sessionstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/seed-6230208e/tandem/sessionstore/redisconn"
 )
 
 // Factory gives the sessions in one Redis. All methods are safe for
@@ -22,9 +24,9 @@ type Factory struct {
 	log     *slog.Logger
 	metrics *factoryMetrics
 
-	pipelines sync.Pool // of redis.Pipeliner, empty: see read
-	indexed   indexed
-	unknown   ration // of log lines about unknown IDs
+	loads   *redisconn.Convoy
+	indexed indexed
+	unknown ration // of log lines about unknown IDs
 }
 
 // New returns a factory; it does not need Redis to be there. The client
@@ -40,7 +42,7 @@ func New(rdb redis.UniversalClient, cfg Config) (*Factory, error) {
 	}
 	return &Factory{
 		rdb: rdb, cfg: cfg, codec: newCodec(cfg.Serializer), log: cfg.Logger, metrics: m,
-		pipelines: sync.Pool{New: func() any { return rdb.Pipeline() }},
+		loads: redisconn.NewConvoy(rdb, loadTrips),
 	}, nil
 }
 
@@ -172,6 +174,9 @@ func (f *Factory) loadAt(ctx context.Context, at place, by claim) (*Session, err
 // errReread: the session changed its ID or ended between two steps.
 var errReread = errors.New("sessionstore: read again")
 
+// loadTrips is how many round trips with loads are under way at a time.
+const loadTrips = 4
+
 // glimpse is what Redis holds at one ref.
 type glimpse struct {
 	value string
@@ -192,10 +197,7 @@ func (f *Factory) read(ctx context.Context, r ref) (glimpse, time.Duration, erro
 	both := redis.NewSliceCmd(ctx, args[:3:3]...)
 	ttl := redis.NewDurationCmd(ctx, time.Millisecond, args[3:]...)
 
-	pipe := f.pipelines.Get().(redis.Pipeliner)
-	defer f.pipelines.Put(pipe) // Exec has emptied it
-	_ = pipe.BatchProcess(ctx, both, ttl)
-	if _, err := pipe.Exec(ctx); err != nil {
+	if err := cmp.Or(f.loads.Do(ctx, both, ttl), both.Err(), ttl.Err()); err != nil {
 		return glimpse{}, 0, storeError(err)
 	}
 	return glimpseOf(both.Val()), ttl.Val(), nil

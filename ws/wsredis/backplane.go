@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/seed-6230208e/tandem/sessionstore/redisconn"
 	"github.com/seed-6230208e/tandem/ws"
 )
 
@@ -96,7 +97,7 @@ type Backplane struct {
 	retention   time.Duration
 	logger      *slog.Logger
 	metrics     *metrics
-	appends     *convoy
+	appends     *redisconn.Convoy
 	subs        *subscriptions
 	leases      *leases
 	presence    *presence
@@ -124,7 +125,7 @@ func New(cfg Config) (*Backplane, error) {
 		retention:   cfg.Retention,
 		logger:      cfg.Logger,
 		metrics:     m,
-		appends:     newConvoy(cfg.Client, appendScript),
+		appends:     redisconn.NewConvoy(cfg.Client, appendTrips),
 		wake:        make(chan struct{}, 1),
 	}
 	b.durable.Store("")

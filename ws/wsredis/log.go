@@ -13,6 +13,9 @@ import (
 	"github.com/seed-6230208e/tandem/ws"
 )
 
+// appendTrips is how many round trips with appends are under way at a time.
+const appendTrips = 8
+
 // Append implements ws.Log: one script, one round trip, which appends that
 // come at the same time share.
 //
@@ -21,7 +24,7 @@ import (
 // kept snapshot stays and numbering goes on after it; when everything is gone,
 // numbering starts at 1.
 func (b *Backplane) Append(ctx context.Context, document string, op ws.Operation, known ws.Position) (ws.Ack, error) {
-	reply, err := b.appends.run(ctx, call{logKeys(document), b.logArgs(document,
+	reply, err := runTogether(ctx, b.appends, b.client, appendScript, call{logKeys(document), b.logArgs(document,
 		b.keep, op.UserID+"\x00"+op.ID, known.Epoch, known.Seq, op.FrameTail())}).Slice()
 	if err != nil {
 		return ws.Ack{}, wrap("append", err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/seed-6230208e/tandem/sessionstore/redisconn"
 	"github.com/seed-6230208e/tandem/ws"
 )
 
@@ -66,6 +67,26 @@ func runAll(ctx context.Context, client redis.UniversalClient, script *redis.Scr
 		}
 	}
 	return results
+}
+
+// runTogether runs a script in a round trip that is shared with others.
+func runTogether(ctx context.Context, v *redisconn.Convoy, client redis.UniversalClient, script *redis.Script, c call) *redis.Cmd {
+	args := make([]any, 0, 3+len(c.keys)+len(c.args))
+	args = append(args, "evalsha", script.Hash(), len(c.keys))
+	for _, key := range c.keys {
+		args = append(args, key)
+	}
+	cmd := redis.NewCmd(ctx, append(args, c.args...)...)
+	if len(c.keys) > 0 {
+		cmd.SetFirstKeyPos(3)
+	}
+	if err := v.Do(ctx, cmd); err != nil {
+		return redis.NewCmdResult(nil, err)
+	}
+	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+		return script.Run(ctx, client, c.keys, c.args...)
+	}
+	return cmd
 }
 
 // wrap gives err the meaning that callers act on. What Redis refuses for a
