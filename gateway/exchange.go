@@ -82,7 +82,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	switch {
 	case known == framedTwice:
-		x.refuseFraming(r)
+		x.refuse(r, reasonFraming, nil) // the end of such a request cannot be told
 	case r.Method == http.MethodOptions && r.RequestURI == "*":
 		x.WriteHeader(http.StatusOK) // about the server as a whole, of which there is nothing to tell
 	case !ok:
@@ -93,6 +93,17 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.refuse(r, reasonNoRoute, nil)
 	case x.withinLimits(r, t.limits):
 		x.route.handler.ServeHTTP(x, r)
+	}
+}
+
+// partWithBody bounds how long net/http waits for what is left of the request's
+// body, of which it reads a part in order to use the connection again.
+func (x *exchange) partWithBody(r *http.Request) {
+	if x.intake != nil {
+		x.intake.end()
+	}
+	if r.ProtoMajor == 1 && r.Body != http.NoBody && x.body == nil && !x.hijacked { // settleBody has done with the others
+		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now().Add(settleTime))
 	}
 }
 
@@ -149,9 +160,7 @@ func (x *exchange) finish(r *http.Request) {
 		hideSessionSet(x.Header())
 		delete(x.Header(), http.TrailerPrefix+requestIDHeader)
 	}
-	if x.intake != nil {
-		x.intake.end()
-	}
+	x.partWithBody(r)
 	if x.target != nil {
 		x.target.pool.release(x.target)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net/http"
 	"sync/atomic"
-	"time"
 )
 
 // framing follows where the requests on a plain HTTP/1 connection begin and
@@ -298,11 +297,4 @@ func (f *framing) next() framed {
 func (d framed) endsConnection(r *http.Request) bool {
 	return d == framedTwice ||
 		d == framedUnseen && r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0)
-}
-
-// refuseFraming answers a request whose end cannot be told. The server reads
-// on for a moment, lest the answer is lost in a reset, but waits for no body.
-func (x *exchange) refuseFraming(r *http.Request) {
-	_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now().Add(settleTime))
-	x.refuse(r, reasonFraming, nil)
 }

@@ -226,3 +226,21 @@ func TestSlowBody(t *testing.T) {
 		time.Sleep(150 * time.Millisecond) // longer than the timeout: what is tested is that nothing happens
 	}
 }
+
+// What is left of the body of a request that was answered without it does not
+// hold the connection.
+func TestNoBodyIsWaitedForAfterTheAnswer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	g := start(t, Config{Listeners: []Listener{{Address: "127.0.0.1:0", Routes: []Route{{Path: "/files/", Files: &Files{Root: dir}}}}}})
+	for path, want := range map[string]string{"/none": "404", "/files/x": "405", "/files/../x": "400"} {
+		c := dial(t, g.address())
+		if _, err := io.WriteString(c, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf of it"); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(c) // to the connection's end
+		if err != nil || firstStatus(string(answer)) != want {
+			t.Errorf("%s: %v, %q", path, err, answer)
+		}
+	}
+}

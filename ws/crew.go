@@ -1,11 +1,14 @@
 package ws
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // crew does short jobs on goroutines that have done some before: their stacks
 // have grown to what a job needs, which for a new one is most of the work where
 // a job comes with each frame. Who is idle stays for the next job, up to a
-// number; what waits for a client or for Redis holds up nobody else, since a
+// number and for a while; what waits for a client or for Redis holds up nobody else, since a
 // job that finds nobody idle gets a goroutine of its own.
 type crew struct {
 	jobs chan job      // who is idle waits here
@@ -16,8 +19,11 @@ type crew struct {
 	working sync.WaitGroup
 }
 
-// maxIdle is how many goroutines wait for jobs.
-const maxIdle = 256
+// How many goroutines wait for jobs, and for how long.
+const (
+	maxIdle = 256
+	linger  = 5 * time.Second
+)
 
 func newCrew() *crew {
 	return &crew{jobs: make(chan job), idle: make(chan struct{}, maxIdle), over: make(chan struct{})}
@@ -40,6 +46,8 @@ func (w *crew) do(what func(*conn), of *conn) {
 }
 
 func (w *crew) work(j job) {
+	patience := time.NewTimer(linger)
+	defer patience.Stop()
 	for {
 		j.what(j.of)
 		select {
@@ -47,9 +55,13 @@ func (w *crew) work(j job) {
 		default:
 			return
 		}
+		patience.Reset(linger)
 		select {
 		case j = <-w.jobs:
 			<-w.idle
+		case <-patience.C:
+			<-w.idle
+			return
 		case <-w.over:
 			return
 		}

@@ -50,7 +50,7 @@ func newAttempt() *attempt {
 	a := &attempt{}
 	a.once = func(fd uintptr) bool {
 		for {
-			if a.n, a.err = unix.Write(int(fd), a.wire); a.err != unix.EINTR {
+			if a.n, a.err = syscall.Write(int(fd), a.wire); a.err != syscall.EINTR {
 				return true
 			}
 		}
