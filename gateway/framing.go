@@ -17,7 +17,7 @@ import (
 // read as anything: net/http refuses that, and the connection ends there.
 type framing struct {
 	heads     atomic.Int64 // that have come to their end
-	ambiguous atomic.Bool  // the last of them is; it is not followed further
+	ambiguous atomic.Int64 // number of the one that is, and the last that is followed; 0: none
 	served    int64        // owned by the handlers, of which there is one at a time
 
 	// Owned by whoever reads the connection, one at a time.
@@ -176,7 +176,7 @@ func (f *framing) endHead() {
 	switch {
 	case f.coding && (f.length || f.last == '0'):
 		f.at = nowhere
-		f.ambiguous.Store(true)
+		f.ambiguous.Store(f.heads.Load() + 1)
 	case f.coding:
 		f.at, f.left = atSize, 0
 	case f.left > 0:
@@ -284,7 +284,7 @@ func (f *framing) next() framed {
 	switch {
 	case f.served > heads:
 		return framedUnseen
-	case f.served == heads && f.ambiguous.Load():
+	case f.served == f.ambiguous.Load():
 		return framedTwice
 	default:
 		return framedOnce

@@ -252,7 +252,7 @@ type framingState struct {
 
 func stateOf(f *framing) framingState {
 	return framingState{
-		heads: f.heads.Load(), twice: f.ambiguous.Load(), at: f.at, field: f.field, last: f.last,
+		heads: f.heads.Load(), twice: f.ambiguous.Load() != 0, at: f.at, field: f.field, last: f.last,
 		matched: f.matched, length: f.length, coding: f.coding, name: f.name, left: f.left,
 	}
 }

@@ -144,6 +144,12 @@ func (t *table) places(listener string) map[place]bool {
 // forget drops the series of an old table that none in force has. The table
 // has no users any more.
 func (g *Gateway) forget(address string, old *table) {
+	g.mu.Lock()
+	closing := g.closing // then no routes are in force, and all series stay
+	g.mu.Unlock()
+	if closing {
+		return
+	}
 	gone := old.places(address)
 	for _, l := range g.current() {
 		t := l.acquire()

@@ -150,6 +150,8 @@ func (f *Factory) loadAt(ctx context.Context, at place, by claim) (*Session, err
 			continue
 		case !found.found:
 			return nil, ErrNotFound
+		case left == noKey: // it went between the two answers
+			continue
 		}
 		now := time.Now()
 		s.stored = stored{place: at, idleEnd: now.Add(max(left, 0))}
@@ -171,6 +173,9 @@ func (f *Factory) loadAt(ctx context.Context, at place, by claim) (*Session, err
 	return nil, ErrNotFound
 }
 
+// noKey is PTTL's answer for a key that is not there.
+const noKey = time.Duration(-2)
+
 // errReread: the session changed its ID or ended between two steps.
 var errReread = errors.New("sessionstore: read again")
 
@@ -189,7 +194,7 @@ type glimpse struct {
 // one round trip.
 //
 // It is what every request pays. So it makes MGET and PTTL by hand, which
-// share their arguments, and keeps the pipeline: half of the allocations.
+// share their arguments, and those who load at the same time share a trip.
 func (f *Factory) read(ctx context.Context, r ref) (glimpse, time.Duration, error) {
 	valueKey, endKey := f.readKeys(r)
 	args := [...]any{"mget", valueKey, endKey, "pttl", nil}
@@ -197,7 +202,11 @@ func (f *Factory) read(ctx context.Context, r ref) (glimpse, time.Duration, erro
 	both := redis.NewSliceCmd(ctx, args[:3:3]...)
 	ttl := redis.NewDurationCmd(ctx, time.Millisecond, args[3:]...)
 
-	if err := cmp.Or(f.loads.Do(ctx, both, ttl), both.Err(), ttl.Err()); err != nil {
+	err := f.loads.Do(ctx, both, ttl)
+	if err == nil { // else they may be under way still
+		err = cmp.Or(both.Err(), ttl.Err())
+	}
+	if err != nil {
 		return glimpse{}, 0, storeError(err)
 	}
 	return glimpseOf(both.Val()), ttl.Val(), nil

@@ -26,8 +26,7 @@ import (
 //	                                      given, should a blind write drop it
 //	tandem:wrote:{P<ref>}:<token> string  this request took effect: clients repeat    30 s                       create, save, rotate
 //	                                      commands whose reply was lost
-//	tandem:hold:{P<ref>}          string  name of the rotation that has the session   1 s                        rotate
-//	                                      to itself
+//	tandem:hold:{P<ref>}          string  name of the rotation that holds up savers   1 s                        rotate, release
 //	tandem:handle:{<handle>}      hash    id (the ref), user, user_name, created,     absolute timeout           record
 //	                                      seen (Unix ms), ua, addr
 //	tandem:user:{<b64url(user)>}  zset    handle → end of absolute life, Unix ms      absolute timeout           index
@@ -49,7 +48,7 @@ const (
 	provisionalTTL = time.Minute // of a value that a rotation prepares
 	wroteTTL       = 30 * time.Second
 	ticketTTL      = 30 * time.Second
-	holdTTL        = time.Second // longer than an attempt takes: should its replica die, savers wait for that
+	holdTTL        = time.Second // longer than an attempt takes; should its replica die, savers wait for that
 
 	endKeyPrefix  = "tandem:end:{"
 	userKeyPrefix = "tandem:user:{"

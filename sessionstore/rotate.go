@@ -27,8 +27,14 @@ func (s *Session) Rotate(ctx context.Context, login *Login) error {
 // new value is prepared first, and short-lived until the old ID's slot has
 // decided: whoever ends the session before finds the old ID and prevents the
 // rotation, whoever ends it after finds the heir.
-func (s *Session) rotate(ctx context.Context, login *Login) error {
+func (s *Session) rotate(ctx context.Context, login *Login) (err error) {
 	name := rand.Text()
+	var held ref // empty: nothing is
+	defer func() {
+		if err != nil && held != "" {
+			s.f.release(ctx, held, name)
+		}
+	}()
 	for conflicts := range maxHops {
 		if err := s.applyLogin(login); err != nil {
 			return err
@@ -44,6 +50,7 @@ func (s *Session) rotate(ctx context.Context, login *Login) error {
 		case done:
 			return s.promote(ctx, heir, login)
 		case conflict:
+			held = s.ref
 			err = s.rebase(r.detail)
 		case ended:
 			err = s.moveTo(ctx, tombstone(r.detail), login)
@@ -101,6 +108,15 @@ func (s *Session) tryRotate(ctx context.Context, login *Login, name string) (*Se
 		f.discard(ctx, heir.ref)
 	}
 	return &heir, r, nil
+}
+
+// release ends the hold of a rotation that gave up. Left alone it expires.
+func (f *Factory) release(ctx context.Context, r ref, name string) {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if _, err := f.run(ctx, releaseScript, []string{f.holdKey(r)}, name); err != nil {
+		f.log.DebugContext(ctx, "hold not released", "err", err)
+	}
 }
 
 // discard deletes an heir that nobody has heard of. Left alone it expires.

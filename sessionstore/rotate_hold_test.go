@@ -55,7 +55,42 @@ func TestRotationIsNotStarved(t *testing.T) {
 	})
 }
 
-// A rotation that gave up holds the session for a moment only.
+// A login that met a save and was given up is no obstacle for the next, nor for
+// who saves; neither is one whose replica died.
+func TestHoldStopsNoRotation(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, srv *redistest.Server) {
+		rdb := srv.Client(t)
+		f, err := New(rdb, Config{})
+		check(t, err)
+		s, err := f.Login(t.Context(), nil, Login{UserID: "7"})
+		check(t, err)
+		AbandonRotation(t, rdb, f, s, time.Minute)
+		next, err := f.Load(t.Context(), s.ID())
+		check(t, err)
+		check(t, next.Rotate(t.Context(), nil))
+
+		late, err := f.Load(t.Context(), next.ID())
+		check(t, err)
+		_, err = f.Update(t.Context(), next.ID(), func(s *Session) error { return s.Set("n", 1.0) })
+		check(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		hook := &beforeEach{before: before{script: createScript}, do: func() {}}
+		rdb.AddHook(hook)
+		hook.do = func() { // right before the second attempt, which finds its caller gone
+			if rdb.Exists(t.Context(), f.holdKey(late.ref)).Val() == 1 {
+				cancel()
+			}
+		}
+		if err := late.Rotate(ctx, nil); err == nil {
+			t.Error("rotated for a caller who has gone")
+		}
+		if n := rdb.Exists(t.Context(), f.holdKey(next.ref)).Val(); n != 0 {
+			t.Error("still held")
+		}
+	})
+}
+
+// A rotation whose replica died holds the session for a moment only.
 func TestHoldEnds(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, srv *redistest.Server) {
 		rdb := srv.Client(t)

@@ -25,6 +25,8 @@ var (
 	touchSource string
 	//go:embed lua/rotate.lua
 	rotateSource string
+	//go:embed lua/release.lua
+	releaseSource string
 	//go:embed lua/end.lua
 	endSource string
 	//go:embed lua/record.lua
@@ -32,13 +34,14 @@ var (
 	//go:embed lua/redeem.lua
 	redeemSource string
 
-	createScript = redis.NewScript(createSource)
-	saveScript   = redis.NewScript(saveSource)
-	touchScript  = redis.NewScript(touchSource)
-	rotateScript = redis.NewScript(rotateSource)
-	endScript    = redis.NewScript(endSource)
-	recordScript = redis.NewScript(recordSource)
-	redeemScript = redis.NewScript(redeemSource)
+	createScript  = redis.NewScript(createSource)
+	saveScript    = redis.NewScript(saveSource)
+	touchScript   = redis.NewScript(touchSource)
+	rotateScript  = redis.NewScript(rotateSource)
+	releaseScript = redis.NewScript(releaseSource)
+	endScript     = redis.NewScript(endSource)
+	recordScript  = redis.NewScript(recordSource)
+	redeemScript  = redis.NewScript(redeemSource)
 )
 
 // outcome is the first word of what a script returns.

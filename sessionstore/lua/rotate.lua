@@ -3,8 +3,9 @@
 -- made from; otherwise nothing happens.
 --
 -- A rotation takes longer than a save, and where many save without a break it
--- would never find the value as it was. Once it has met another value it has
--- the session to itself for its next attempt: nobody saves while it is held.
+-- would never find the value as it was. Once it has met another value the
+-- session is held for its next attempt: save.lua waits. Two rotations need no
+-- hold between them: the second finds the first one's tombstone.
 --
 -- KEYS  1 value  2 end  3 next  4 sid  5 wrote  6 hold
 -- ARGV  1 expected bytes  2 the heir's ref  3 what next tells the client, or
@@ -23,8 +24,7 @@ local current = redis.call('GET', KEYS[1])
 if not current then
   return {'absent'}
 end
-local holder = redis.call('GET', KEYS[6])
-if current ~= ARGV[1] or holder and holder ~= ARGV[8] then
+if current ~= ARGV[1] then
   redis.call('SET', KEYS[6], ARGV[8], 'PX', ARGV[9], 'NX')
   return {'conflict', current}
 end

@@ -16,12 +16,13 @@ const (
 	convoyCalls    = 128     // of one trip
 	convoyBytes    = 1 << 20 // of one trip's arguments; a longer call goes alone
 	convoyPatience = 5 * time.Second
+	convoyWait     = 100 * time.Millisecond // for a trip; then a call goes alone, beside them
 )
 
 // Convoy has calls that come at the same time share a round trip. Nobody waits
 // for others to come: a call leaves at once while a trip is free, and otherwise
-// with all that have come by the time one ends. It needs no goroutine: one of
-// those who wait leads the next trip.
+// with all that have come by the time one ends. Trips that hang hold nobody up
+// for longer than convoyWait.
 //
 // Safe for concurrent use.
 type Convoy struct {
@@ -40,11 +41,9 @@ type Convoy struct {
 type passenger struct {
 	cmds []redis.Cmder
 	size int
-	told chan bool // capacity 2: true, it is to lead the next trip; false, its commands have been answered
+	done chan struct{} // closed: its commands have been answered
 
-	// Guarded by Convoy.mu.
-	leads  bool // was told to lead and has not begun
-	aboard bool // of a trip, and waiting no more
+	aboard bool // of a trip, and waiting no more; guarded by Convoy.mu
 }
 
 // NewConvoy makes one with this many trips under way at a time. In a Cluster
@@ -60,8 +59,7 @@ func NewConvoy(client redis.UniversalClient, trips int) *Convoy {
 // Do sends commands and waits for their answers; each has its own error
 // afterwards. When ctx ends before they have left they are not sent; when it
 // ends later nobody knows whether they took effect. Then the error is ctx's, or
-// that of the commands; with the former they must not be looked at. Who leads a trip is held until it is
-// over.
+// that of the commands; with the former they must not be looked at.
 func (v *Convoy) Do(ctx context.Context, cmds ...redis.Cmder) error {
 	if v.apart {
 		v.send(ctx, cmds)
@@ -71,91 +69,76 @@ func (v *Convoy) Do(ctx context.Context, cmds ...redis.Cmder) error {
 		return err
 	}
 	v.mu.Lock()
-	if v.trips < v.maxTrips { // then nobody waits
+	if v.trips < v.maxTrips {
 		v.trips++
 		v.mu.Unlock()
+		defer v.next()
 		v.send(ctx, cmds)
-		v.mu.Lock()
-		v.nextLocked()
-		v.mu.Unlock()
 		return nil
 	}
-	p := &passenger{cmds: cmds, size: sizeOf(cmds), told: make(chan bool, 2)}
+	p := &passenger{cmds: cmds, size: sizeOf(cmds), done: make(chan struct{})}
 	v.waiting = append(v.waiting, p)
 	v.mu.Unlock()
+
+	overdue := time.NewTimer(convoyWait)
+	defer overdue.Stop()
 	for {
 		select {
-		case lead := <-p.told:
-			if lead {
-				v.travel(ctx, p)
-				continue
-			}
-			v.leave(p)
+		case <-p.done:
 			return nil
 		case <-ctx.Done():
 			v.leave(p)
 			return ctx.Err()
-		}
-	}
-}
-
-func (v *Convoy) chooseLocked(p *passenger) {
-	p.leads = true
-	p.told <- true
-}
-
-// nextLocked passes a trip on to the first who waits and leads none, or ends
-// it.
-func (v *Convoy) nextLocked() {
-	for _, p := range v.waiting {
-		if !p.leads {
-			v.chooseLocked(p)
-			return
-		}
-	}
-	v.trips--
-}
-
-// leave takes p out, and passes on a trip that it was to lead.
-func (v *Convoy) leave(p *passenger) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !p.aboard {
-		i := slices.Index(v.waiting, p)
-		v.waiting = slices.Delete(v.waiting, i, i+1)
-		p.aboard = true
-	}
-	if p.leads {
-		p.leads = false
-		v.nextLocked()
-	}
-}
-
-// travel sends the commands that wait. It is not interrupted when its leader
-// goes: the others' calls are among them.
-func (v *Convoy) travel(ctx context.Context, leader *passenger) {
-	v.mu.Lock()
-	leader.leads = false
-	aboard := v.boardLocked()
-	v.mu.Unlock()
-	if len(aboard) > 0 {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), convoyPatience)
-		cmds := aboard[0].cmds
-		if len(aboard) > 1 {
-			cmds = nil
-			for _, p := range aboard {
-				cmds = append(cmds, p.cmds...)
+		case <-overdue.C:
+			if v.leave(p) {
+				v.send(ctx, cmds)
+				return nil
 			}
 		}
-		v.send(ctx, cmds)
-		for _, p := range aboard {
-			p.told <- false
-		}
-		cancel()
 	}
+}
+
+// next begins another trip in the place of one that is over, if anybody waits.
+func (v *Convoy) next() {
 	v.mu.Lock()
-	v.nextLocked()
-	v.mu.Unlock()
+	defer v.mu.Unlock()
+	if len(v.waiting) == 0 {
+		v.trips--
+		return
+	}
+	go v.travel(v.boardLocked()) // for convoyPatience at most
+}
+
+// leave takes p out of the queue, and reports whether it was there.
+func (v *Convoy) leave(p *passenger) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if p.aboard {
+		return false
+	}
+	i := slices.Index(v.waiting, p)
+	v.waiting = slices.Delete(v.waiting, i, i+1)
+	p.aboard = true
+	return true
+}
+
+// travel sends the commands of those who go together. Nobody's leaving
+// interrupts it: the others' are among them.
+func (v *Convoy) travel(aboard []*passenger) {
+	defer v.next()
+	ctx, cancel := context.WithTimeout(context.Background(), convoyPatience)
+	defer cancel()
+	cmds := aboard[0].cmds
+	if len(aboard) > 1 {
+		cmds = nil
+		for _, p := range aboard {
+			cmds = append(cmds, p.cmds...)
+		}
+	}
+	v.send(ctx, cmds)
+	for _, p := range aboard {
+		close(p.done)
+	}
 }
 
 // send makes one round trip. Each command has its own error.
@@ -167,7 +150,13 @@ func (v *Convoy) send(ctx context.Context, cmds []redis.Cmder) {
 	pipe := v.pipelines.Get().(redis.Pipeliner)
 	defer v.pipelines.Put(pipe) // Exec has emptied it
 	_ = pipe.BatchProcess(ctx, cmds...)
-	_, _ = pipe.Exec(ctx)
+	_, err := pipe.Exec(ctx)
+	failed := func(cmd redis.Cmder) bool { return cmd.Err() != nil }
+	if err != nil && !slices.ContainsFunc(cmds, failed) { // refused before they were sent, such as a login
+		for _, cmd := range cmds {
+			cmd.SetErr(err)
+		}
+	}
 }
 
 // boardLocked takes who goes together out of the queue.

@@ -150,3 +150,60 @@ func atRest(t *testing.T, v *Convoy) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// Commands of a pipeline that was refused before it was sent have its error: somebody looks at their answers.
+func TestConvoyTellsOfRefusedPipelines(t *testing.T) {
+	s := redistest.Start(t)
+	client := s.Client(t)
+	refusal := errors.New("refused")
+	client.AddHook(refusing{refusal})
+	v := NewConvoy(client, trips)
+	if _, err := echo(t.Context(), v, 1); !errors.Is(err, refusal) {
+		t.Errorf("answered %v", err)
+	}
+}
+
+// refusing is a hook that lets no pipeline pass, and says so nowhere but in its own error.
+type refusing struct{ err error }
+
+func (refusing) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (refusing) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (r refusing) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(context.Context, []redis.Cmder) error { return r.err }
+}
+
+// While every trip hangs, who comes waits for one but a moment, and then fails by its own time.
+func TestConvoyIsNotHeldUp(t *testing.T) {
+	s := redistest.Start(t)
+	link := redistest.NewLink(t, s.Addr())
+	client := redis.NewClient(&redis.Options{Addr: link.Addr(), ContextTimeoutEnabled: true, MaxRetries: -1, ReadTimeout: -1, PoolSize: 50})
+	t.Cleanup(func() { _ = client.Close() })
+	v := NewConvoy(client, trips)
+	if _, err := echo(t.Context(), v, 0); err != nil {
+		t.Fatal(err)
+	}
+	link.Blackhole(true)
+	var hung sync.WaitGroup
+	for range trips {
+		hung.Go(func() { _, _ = call(t.Context(), v, "hung", "x") })
+	}
+	for deadline := time.Now().Add(convoyPatience); ; time.Sleep(time.Millisecond) {
+		v.mu.Lock()
+		full := v.trips == trips
+		v.mu.Unlock()
+		if full {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the trips did not begin")
+		}
+	}
+	link.Blackhole(false) // for those who come now: what was swallowed stays so
+	if got, err := echo(t.Context(), v, 3); err != nil || got != "3" {
+		t.Errorf("beside the trips that hang: %q, %v", got, err)
+	}
+	link.Cut()
+	hung.Wait()
+	link.Heal()
+	atRest(t, v)
+}
