@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -42,15 +41,15 @@ func (s state) String() string {
 // Three goroutines share it, the last two only while they have something to
 // do: the reader decodes frames and hands them over; the worker handles them
 // one at a time, in order, and may wait for Redis; the writer is the only
-// one that writes. Whoever wants to close decides so with close; the writer
+// one that writes, but for the library's answers to a close and to what breaks
+// the protocol. Whoever wants to close decides so with close; the writer
 // says why, the reader cleans up.
 type conn struct {
 	// Fixed after construction.
 	hub      *Hub
 	ws       *websocket.Conn
-	in       *bufio.Reader   // that ws reads from
-	socket   syscall.RawConn // below ws and in; nil: there is more between them, such as TLS
-	counted  counter         // told of bytes that are written to socket; nil: nobody is
+	wire     *wire         // below ws
+	in       *bufio.Reader // that ws reads from
 	id       string
 	document string
 	cookie   string // session ID of the upgrade's cookie, "" without; shown nowhere
@@ -71,10 +70,6 @@ type conn struct {
 
 	// Owned by the writer.
 	writeBy time.Time // deadline of writes, as it was set last
-
-	// whole is held while broadcasts are written, over more than one write too:
-	// the reader's answer to a close must not come in between.
-	whole sync.Mutex
 
 	bytesIn, bytesOut atomic.Int64
 	shared            atomic.Pointer[allowance] // its user's; nil before it has authenticated, and where there is none
@@ -99,9 +94,6 @@ type conn struct {
 	missedBy *document // that waits for its return, nil: none does
 }
 
-// counter counts the bytes of a connection, those too that are written past it.
-type counter interface{ Wrote(n int) }
-
 // endpoint says where a connection came in, for the admin listing.
 type endpoint struct {
 	listener      net.Addr
@@ -120,14 +112,13 @@ type inbound struct {
 	err error
 }
 
-func newConn(h *Hub, ws *websocket.Conn, in *bufio.Reader, a admission) *conn {
+func newConn(h *Hub, ws *websocket.Conn, from *hijackable, a admission) *conn {
 	c := &conn{
-		hub: h, ws: ws, in: in, socket: rawSocket(ws.NetConn()), id: newConnectionID(),
+		hub: h, ws: ws, wire: from.wire, in: from.in, id: newConnectionID(),
 		document: a.document, cookie: a.cookie, color: a.color, origin: a.origin, place: a.place,
 		frames:     newBucket(h.cfg.Limits.FramesPerSecond),
 		operations: newBucket(h.cfg.Limits.OperationsPerSecond),
 	}
-	c.counted, _ = ws.NetConn().(counter)
 	c.changed.L = &c.mu
 	c.out.redisUp = true
 	h.metrics.enter(stateConnecting)
@@ -148,8 +139,7 @@ func (c *conn) start() {
 	c.ws.SetCloseHandler(func(code int, _ string) error {
 		// Before anything is written that fails because the peer has gone.
 		c.close(lostBy(&websocket.CloseError{Code: code}))
-		c.whole.Lock() // no later than the deadline that close has set
-		defer c.whole.Unlock()
+		c.wire.closing() // waits no longer than the deadline that close has set
 		_ = c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""), time.Now().Add(closeTimeout))
 		return nil
 	})

@@ -251,7 +251,7 @@ func (d *document) wakeMembersLocked() {
 	for c := range d.members {
 		c.mu.Lock()
 		switch {
-		case c.socket == nil:
+		case c.wire.socket == nil:
 			c.wakeLocked()
 		case c.beginLocked():
 			turns = append(turns, c)

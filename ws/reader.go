@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"time"
@@ -15,8 +16,8 @@ const maxPending = 32
 // read waits for a frame on the smallest stack there is, and has it read by
 // somebody whose stack has grown: most connections are idle most of the time.
 func (c *conn) read() {
-	if c.socket != nil && c.in.Buffered() == 0 {
-		awaitInput(c.socket)
+	if c.wire.socket != nil && c.in.Buffered() == 0 {
+		awaitInput(c.wire.socket)
 	}
 	c.hub.crew.do((*conn).readNext, c)
 }
@@ -25,11 +26,13 @@ func (c *conn) read() {
 // one cleans up.
 func (c *conn) readNext() {
 	for {
-		if c.readOne() {
-			break
+		if !c.readSigns() {
+			if c.readOne() {
+				break
+			}
+			c.extendDeadline()
 		}
-		c.extendDeadline()
-		if c.socket == nil || c.in.Buffered() == 0 {
+		if c.wire.socket == nil || c.in.Buffered() == 0 {
 			go c.read()
 			return
 		}
@@ -43,6 +46,38 @@ func (c *conn) readNext() {
 	}
 	c.finish()
 	c.hub.connections.Done()
+}
+
+// readSigns takes the pings and pongs that come next, and reports whether there
+// were any. The library would go on to wait for the frame after them, and an
+// idle client sends nothing else.
+func (c *conn) readSigns() (any bool) {
+	for c.wire.socket != nil {
+		head, err := c.in.Peek(2)
+		if err != nil || head[0] != wholePing && head[0] != wholePong || head[1] < 0x80 || head[1] > 0x80+125 {
+			return any // for the library, what is wrong with it too
+		}
+		sign, length := head[0], int(head[1]-0x80)
+		frame, err := c.in.Peek(6 + length)
+		if err != nil {
+			return any
+		}
+		mask, data := frame[2:6], bytes.Clone(frame[6:])
+		for i := range data {
+			data[i] ^= mask[i%4]
+		}
+		_, _ = c.in.Discard(6 + length) // it is there
+		handle := c.ws.PongHandler()
+		if sign == wholePing {
+			handle = c.ws.PingHandler()
+		}
+		_ = handle(string(data)) // ours return none
+		any = true
+		if c.in.Buffered() == 0 {
+			break
+		}
+	}
+	return any
 }
 
 // readOne takes one frame, and reports whether it was the last.

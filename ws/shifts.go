@@ -71,7 +71,9 @@ func (s *shifts) take(again *conn) *conn {
 	if s.next++; s.next == len(s.queue) {
 		s.queue, s.next = s.queue[:0], 0
 	} else if s.next > 1024 && s.next > len(s.queue)/2 {
-		s.queue, s.next = append(s.queue[:0], s.queue[s.next:]...), 0
+		left := copy(s.queue, s.queue[s.next:])
+		clear(s.queue[left:])
+		s.queue, s.next = s.queue[:left], 0
 	}
 	return c
 }
@@ -92,12 +94,20 @@ func (c *conn) turn() (again bool) {
 			c.putLater(out, deadline)
 			return false
 		}
-		c.whole.Lock()
-		if rest := c.tryFrames(&out.frames); len(rest) > 0 {
+		if !c.wire.whole.TryLock() { // somebody waits for the client
+			c.putLater(out, deadline)
+			return false
+		}
+		n, rest, err := c.wire.tryFrames(&out.frames)
+		c.bytesOut.Add(int64(n))
+		if len(rest) > 0 {
 			c.putRestLater(rest, deadline)
 			return false
 		}
-		c.whole.Unlock()
+		c.wire.whole.Unlock()
+		if err != nil {
+			c.written(outgoing{}, err)
+		}
 	}
 	return true
 }
@@ -110,11 +120,11 @@ func (c *conn) putLater(out outgoing, deadline time.Time) {
 	}, c)
 }
 
-// putRestLater is the same for what tryFrames has left, with c.whole.
+// putRestLater is the same for what tryFrames has left, with c.wire.whole.
 func (c *conn) putRestLater(rest []byte, deadline time.Time) {
 	c.hub.crew.do(func(c *conn) {
 		err := c.putRest(rest, deadline)
-		c.whole.Unlock()
+		c.wire.whole.Unlock()
 		c.written(outgoing{}, err)
 		c.write()
 	}, c)

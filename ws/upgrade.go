@@ -68,7 +68,7 @@ func (h *Hub) Documents() http.Handler {
 			h.discount(a)
 			return
 		}
-		c := newConn(h, ws, from.in, a)
+		c := newConn(h, ws, from, a)
 		if !h.register(c) {
 			h.discount(a)
 			h.metrics.leave(stateConnecting)
@@ -192,15 +192,22 @@ func (h *Hub) documentIn(u *url.URL) string {
 // whether anything waits in it. An Upgrader without a ReadBufferSize takes it.
 type hijackable struct {
 	http.ResponseWriter
-	in *bufio.Reader // nil before Hijack
+
+	// Nil before Hijack.
+	wire *wire
+	in   *bufio.Reader
 }
 
 // Hijack implements http.Hijacker.
 func (w *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffers, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err == nil && buffers.Reader.Buffered() == 0 { // else the client spoke too early, and is refused
-		w.in = bufio.NewReaderSize(conn, readBuffer)
+	if err != nil {
+		return nil, nil, err
+	}
+	w.wire = newWire(conn)
+	if buffers.Reader.Buffered() == 0 { // else the client spoke too early, and is refused
+		w.in = bufio.NewReaderSize(w.wire, readBuffer)
 		buffers.Reader = w.in
 	}
-	return conn, buffers, err
+	return w.wire, buffers, nil
 }

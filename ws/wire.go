@@ -9,6 +9,8 @@ import (
 const (
 	wholeText   = 0x80 | 0x1
 	wholeBinary = 0x80 | 0x2
+	wholePing   = 0x80 | 0x9
+	wholePong   = 0x80 | 0xa
 	maxHead     = 10 // bytes before those of the message
 )
 

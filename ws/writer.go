@@ -1,9 +1,7 @@
 package ws
 
 import (
-	"bytes"
 	"encoding/json"
-	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -180,9 +178,7 @@ func (c *conn) stopWriting() {
 // put writes one thing to the network.
 func (c *conn) put(out outgoing, deadline time.Time) error {
 	if out.frames.frames > 0 {
-		c.whole.Lock()
-		defer c.whole.Unlock()
-		return c.putRest(c.tryFrames(&out.frames), deadline)
+		return c.putFrames(&out.frames, deadline)
 	}
 	c.writeBy = deadline
 	_ = c.ws.SetWriteDeadline(deadline)
@@ -202,49 +198,38 @@ func (c *conn) put(out outgoing, deadline time.Time) error {
 		return c.ws.WriteControl(websocket.PongMessage, []byte(*out.pong), deadline)
 	default:
 		c.bytesOut.Add(int64(len(out.text)))
-		c.whole.Lock()
-		defer c.whole.Unlock()
 		return c.ws.WriteMessage(websocket.TextMessage, out.text)
 	}
 }
 
-// tryFrames writes frames without waiting, as far as the socket takes them, and
-// returns the rest of them. The batch is used up: a client that does not read
-// holds no more memory than what is written to it. The caller has c.whole.
-func (c *conn) tryFrames(b *batch) (rest []byte) {
-	defer b.release()
-	n := 0
-	if c.socket != nil {
-		a := attempts.Get().(*attempt)
-		n = a.write(c.socket, b.wire)
-		attempts.Put(a)
-		c.bytesOut.Add(int64(n))
-		if c.counted != nil {
-			c.counted.Wrote(n)
-		}
+// putFrames writes frames and waits for the client, if need be.
+func (c *conn) putFrames(b *batch, deadline time.Time) error {
+	c.wire.whole.Lock()
+	defer c.wire.whole.Unlock()
+	n, rest, err := c.wire.tryFrames(b)
+	c.bytesOut.Add(int64(n))
+	if err != nil || len(rest) == 0 {
+		return err
 	}
-	if rest = b.wire[n:]; b.pooled != nil {
-		rest = bytes.Clone(rest)
-	}
-	return rest
+	return c.putRest(rest, deadline)
 }
 
-var attempts = sync.Pool{New: func() any { return newAttempt() }}
-
-// putRest writes what tryFrames has left, and waits for the client. A deadline
-// that was set a moment ago is good enough. The caller has c.whole.
+// putRest writes what tryFrames has left. The caller has c.wire.whole.
 func (c *conn) putRest(rest []byte, deadline time.Time) error {
-	if len(rest) == 0 {
-		return nil
-	}
-	conn := c.ws.NetConn()
-	if deadline.Sub(c.writeBy) > writeTimeout/8 {
-		c.writeBy = deadline
-		_ = conn.SetWriteDeadline(deadline)
-	}
+	c.hurry(deadline)
 	c.bytesOut.Add(int64(len(rest)))
-	_, err := conn.Write(rest)
-	return err
+	return c.wire.putRest(rest)
+}
+
+// hurry sets the deadline of writes. One that was set a moment ago is good
+// enough, and no closing is put off.
+func (c *conn) hurry(deadline time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing == nil && deadline.Sub(c.writeBy) > writeTimeout/8 {
+		c.writeBy = deadline
+		_ = c.wire.SetWriteDeadline(deadline)
+	}
 }
 
 // next picks what to write: pings and pongs, replies, then the close, and the
@@ -266,7 +251,7 @@ func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
 	case o.pong != nil && c.closing == nil:
 		out.pong, o.pong = o.pong, nil
 		return out, deadline, true
-	case len(o.replies) > 0:
+	case len(o.replies) > 0 && (c.closing == nil || c.closing.code != closeAbnormal): // else nobody waits for them
 		c.changed.Broadcast()
 		return o.repliesOut(), deadline, true
 	case c.closing != nil && o.reconnect == nil:

@@ -12,6 +12,7 @@ const (
 	memoryLook  = 2 * time.Second
 	memoryPause = 10 * time.Second // between two collections for this reason at least
 	memorySpare = 16 << 20         // bytes that are not worth one
+	memoryQuiet = 4 << 20          // bytes allocated between two looks by a process that is quiet
 )
 
 // returnMemory gives what a rush has left behind back to the system once it is
@@ -23,6 +24,7 @@ func returnMemory(ctx context.Context) {
 	defer ticker.Stop()
 	last := readMemory()
 	var returned time.Time
+	var kept memory // what was held after the last collection, and could not be returned
 	for {
 		select {
 		case <-ticker.C:
@@ -30,10 +32,11 @@ func returnMemory(ctx context.Context) {
 			return
 		}
 		now := readMemory()
-		if time.Since(returned) >= memoryPause && now.worthReturning(last) {
+		if time.Since(returned) >= memoryPause && now.worthReturning(last, kept) {
 			debug.FreeOSMemory()
 			returned = time.Now()
 			now = readMemory()
+			kept = now
 		}
 		last = now
 	}
@@ -63,8 +66,8 @@ func readMemory() memory {
 }
 
 // worthReturning reports whether the process has become quiet since before, and
-// holds clearly more than it uses.
-func (m memory) worthReturning(before memory) bool {
-	quiet := m.allocated-before.allocated <= m.live/4
-	return quiet && m.held > m.live+m.live/4+memorySpare
+// holds clearly more than it uses, and than it kept the last time.
+func (m memory) worthReturning(before, kept memory) bool {
+	quiet := m.allocated-before.allocated <= memoryQuiet
+	return quiet && m.held > max(m.live+m.live/4, kept.held)+memorySpare
 }

@@ -1,0 +1,82 @@
+package ws
+
+import (
+	"net"
+	"sync"
+	"syscall"
+
+	"github.com/gorilla/websocket"
+)
+
+// wire is a connection that the library and the hub write to. The library
+// writes control frames from the reader, too: its answers to a close, and to
+// what breaks the protocol. They must not come in the middle of frames that the
+// hub is writing, over more than one write if need be; and nothing comes after
+// a close frame (RFC 6455, section 5.5.1).
+type wire struct {
+	net.Conn
+
+	// Fixed after construction.
+	socket  syscall.RawConn // below; nil: there is more between, such as TLS
+	counted counter         // told of bytes that are written to socket; nil: nobody is
+
+	whole     sync.Mutex // held while frames are written, and thus over I/O
+	closeSent bool       // or about to be; guarded by whole
+}
+
+// counter counts the bytes of a connection, those too that are written past it.
+type counter interface{ Wrote(n int) }
+
+func newWire(conn net.Conn) *wire {
+	w := &wire{Conn: conn}
+	w.counted, _ = conn.(counter)
+	if _, plain := conn.(*net.TCPConn); plain || w.counted != nil {
+		w.socket = rawSocket(conn)
+	}
+	return w
+}
+
+// Write implements net.Conn for the library.
+func (w *wire) Write(p []byte) (int, error) {
+	w.whole.Lock()
+	defer w.whole.Unlock()
+	return w.Conn.Write(p)
+}
+
+// closing says that a close frame is what comes next: no frames of the hub do.
+func (w *wire) closing() {
+	w.whole.Lock()
+	defer w.whole.Unlock()
+	w.closeSent = true
+}
+
+// tryFrames writes frames without waiting, as far as the socket takes them, and
+// returns the rest of them. The batch is used up: a client that does not read
+// holds no more memory than what is written to it. The caller has w.whole.
+func (w *wire) tryFrames(b *batch) (n int, rest []byte, err error) {
+	defer b.release()
+	if w.closeSent {
+		return 0, nil, websocket.ErrCloseSent
+	}
+	if w.socket != nil {
+		a := attempts.Get().(*attempt)
+		n = a.write(w.socket, b.wire)
+		attempts.Put(a)
+		if w.counted != nil {
+			w.counted.Wrote(n)
+		}
+	}
+	if rest = b.wire[n:]; b.pooled != nil {
+		rest = append([]byte(nil), rest...)
+	}
+	return n, rest, nil
+}
+
+var attempts = sync.Pool{New: func() any { return newAttempt() }}
+
+// putRest writes what tryFrames has left, and waits for the client, no later
+// than the write deadline. The caller has w.whole.
+func (w *wire) putRest(rest []byte) error {
+	_, err := w.Conn.Write(rest)
+	return err
+}
