@@ -26,7 +26,8 @@ import (
 func TestPairWaiting(t *testing.T) {
 	const sides, waitingTick = 5000, 3 * time.Second // the tick is the default
 	w := newPairWorld(t, redistest.Start(t))
-	unlimited := func(c *ws.Config) { c.Limits = ws.Limits{} }
+	// Nothing is read from those who wait until all do: they answer no pings.
+	unlimited := func(c *ws.Config) { c.Limits, c.Heartbeat = ws.Limits{}, time.Minute }
 	a := w.replica("a", pairOptions{change: unlimited, tick: waitingTick})
 	b := w.replica("b", pairOptions{change: unlimited, tick: waitingTick})
 	me, you := w.login("1"), w.login("2")
@@ -139,7 +140,8 @@ func commands(t *testing.T, w *pairWorld) int {
 func TestPairTurns(t *testing.T) {
 	const turns = 10_000
 	w := newPairWorld(t, redistest.Start(t))
-	unlimited := func(c *ws.Config) { c.Limits = ws.Limits{} }
+	// Nothing is read from those who wait until all do: they answer no pings.
+	unlimited := func(c *ws.Config) { c.Limits, c.Heartbeat = ws.Limits{}, time.Minute }
 	replicas := []*pairReplica{w.replica("a", pairOptions{change: unlimited}), w.replica("b", pairOptions{change: unlimited})}
 	type seat struct {
 		pair string

@@ -11,8 +11,8 @@ import (
 const (
 	memoryLook  = 2 * time.Second
 	memoryPause = 10 * time.Second // between two collections for this reason at least
-	memorySpare = 16 << 20         // bytes that are not worth one
-	memoryQuiet = 4 << 20          // bytes allocated between two looks by a process that is quiet
+	memorySpare = 8 << 20          // bytes that are not worth one
+	memoryQuiet = 32 << 20         // bytes allocated between two looks by a process that is quiet, and no more than an eighth of what lives
 )
 
 // returnMemory gives what a rush has left behind back to the system once it is
@@ -68,6 +68,6 @@ func readMemory() memory {
 // worthReturning reports whether the process has become quiet since before, and
 // holds clearly more than it uses, and than it kept the last time.
 func (m memory) worthReturning(before, kept memory) bool {
-	quiet := m.allocated-before.allocated <= memoryQuiet
-	return quiet && m.held > max(m.live+m.live/4, kept.held)+memorySpare
+	quiet := m.allocated-before.allocated <= min(memoryQuiet, m.live/8+memorySpare/2)
+	return quiet && m.held > max(m.live+m.live/8, kept.held)+memorySpare
 }

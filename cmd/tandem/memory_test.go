@@ -16,11 +16,11 @@ func TestWorthReturning(t *testing.T) {
 	}{
 		{"a rush is over", 2 * mb, 80 * mb, 160 * mb, 0, true},
 		{"a rush goes on", 60 * mb, 80 * mb, 160 * mb, 0, false},
-		{"nothing was left behind", 0, 80 * mb, 85 * mb, 0, false},
+		{"nothing was left behind", 0, 80 * mb, 95 * mb, 0, false},
 		{"a replica without clients", 0, 5 * mb, 12 * mb, 0, false},
 		{"one whose clients have gone", 0, 5 * mb, 120 * mb, 0, true},
-		{"what could not be returned the last time", 0, 80 * mb, 160 * mb, 150 * mb, false},
-		{"steady work", 6 * mb, 400 * mb, 700 * mb, 0, false},
+		{"what could not be returned the last time", 0, 80 * mb, 160 * mb, 155 * mb, false},
+		{"steady work", 60 * mb, 400 * mb, 700 * mb, 0, false},
 	} {
 		before := memory{allocated: 500 * mb}
 		now := memory{allocated: 500*mb + c.made, live: c.live, held: c.held}

@@ -16,7 +16,7 @@ const (
 	convoyCalls    = 128     // of one trip
 	convoyBytes    = 1 << 20 // of one trip's arguments; a longer call goes alone
 	convoyPatience = 5 * time.Second
-	convoyWait     = 100 * time.Millisecond // for a trip; then a call goes alone, beside them
+	convoyWait     = 100 * time.Millisecond // without a trip that ends; then a call goes alone, beside those that hang
 )
 
 // Convoy has calls that come at the same time share a round trip. Nobody waits
@@ -34,7 +34,8 @@ type Convoy struct {
 
 	mu      sync.Mutex
 	waiting []*passenger // in the order they came
-	trips   int          // under way, or about to be led
+	trips   int          // under way
+	moved   time.Time    // when one ended last
 }
 
 // passenger is one call of a convoy.
@@ -90,7 +91,9 @@ func (v *Convoy) Do(ctx context.Context, cmds ...redis.Cmder) error {
 			v.leave(p)
 			return ctx.Err()
 		case <-overdue.C:
-			if v.leave(p) {
+			if v.moves() { // slowly: a crowd whose calls went alone would have all wait for connections
+				overdue.Reset(convoyWait)
+			} else if v.leave(p) {
 				v.send(ctx, cmds)
 				return nil
 			}
@@ -98,10 +101,18 @@ func (v *Convoy) Do(ctx context.Context, cmds ...redis.Cmder) error {
 	}
 }
 
+// moves reports whether a trip has ended a moment ago.
+func (v *Convoy) moves() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return time.Since(v.moved) < convoyWait
+}
+
 // next begins another trip in the place of one that is over, if anybody waits.
 func (v *Convoy) next() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.moved = time.Now()
 	if len(v.waiting) == 0 {
 		v.trips--
 		return
