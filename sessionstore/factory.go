@@ -25,6 +25,7 @@ type Factory struct {
 	metrics *factoryMetrics
 
 	loads   *redisconn.Convoy
+	lanes   lanes
 	indexed indexed
 	unknown ration // of log lines about unknown IDs
 }
@@ -280,8 +281,11 @@ func (f *Factory) admit(ctx context.Context, s *Session, left time.Duration, now
 // Update loads a session, lets fn change it and saves it. When somebody else
 // wrote meanwhile, fn runs again on the newest state, until the save
 // succeeds or ctx ends; so fn may read an attribute and set it to what
-// follows from it. Its error ends the update and is returned as it is.
+// follows from it. Its error ends the update and is returned as it is. Others
+// who write the session through this factory wait meanwhile, for a second at
+// most, so fn is to be quick and to write the session in no other way.
 func (f *Factory) Update(ctx context.Context, id string, fn func(*Session) error) (*Session, error) {
+	defer f.lanes.enter(ctx, f.placeOf(id).ref)()
 	s, err := f.Load(ctx, id)
 	if err != nil {
 		return nil, err
@@ -291,6 +295,7 @@ func (f *Factory) Update(ctx context.Context, id string, fn func(*Session) error
 
 // updateFollowing is Update for code that was bound to the session before.
 func (f *Factory) updateFollowing(ctx context.Context, r ref, fn func(*Session) error) (*Session, error) {
+	defer f.lanes.enter(ctx, r)()
 	s, err := f.follow(ctx, r)
 	if err != nil {
 		return nil, err

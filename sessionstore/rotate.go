@@ -20,6 +20,9 @@ import (
 // a session that was loaded by its handle: no client could follow. After ErrUnavailable it is not known which ID
 // the session has; handle-based calls find it.
 func (s *Session) Rotate(ctx context.Context, login *Login) error {
+	if !s.IsNew() {
+		defer s.f.lanes.enter(ctx, s.ref)()
+	}
 	return s.rotate(ctx, login)
 }
 

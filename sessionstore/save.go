@@ -20,6 +20,10 @@ func (s *Session) Save(ctx context.Context) error {
 	if s.IsNew() {
 		return s.create(ctx, nil)
 	}
+	if len(s.changes) == 0 {
+		return nil
+	}
+	defer s.f.lanes.enter(ctx, s.ref)()
 	return s.write(ctx, nil)
 }
 

@@ -196,7 +196,7 @@ func (s *Server) Client(t testing.TB) *redis.Client {
 func (s *Server) options() *redis.Options {
 	return &redis.Options{
 		Addr: s.Addr(), TLSConfig: s.tls, MaxRetries: -1, ContextTimeoutEnabled: true,
-		DialerRetries: 1, DialTimeout: 2 * time.Second,
+		DialerRetries: 1, DialTimeout: 10 * time.Second,
 	}
 }
 
