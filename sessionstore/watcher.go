@@ -85,7 +85,7 @@ type Watcher struct {
 	entries map[string]*entry
 	queue   work
 	ready   []*Binding // bindings with calls to deliver, each once
-	heard   uint64     // counts news, gaps and replaced states: what a load under way may have missed
+	heard   hearing    // news, gaps and replaced states: what a load under way may have missed
 }
 
 // work is what waits for the worker. It is bounded by the number of entries:
@@ -173,7 +173,7 @@ func (w *Watcher) Reverify() {
 // rescan has every bound session read at once: news may have been lost.
 func (w *Watcher) rescan() {
 	w.mu.Lock()
-	w.heard++
+	w.heard.gap()
 	w.queue.scan = true
 	w.mu.Unlock()
 	signal(w.wake)
@@ -184,7 +184,7 @@ func (w *Watcher) rescan() {
 func (w *Watcher) hear(n news) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.heard++
+	w.heard.note(n.Handle)
 	e := w.entries[n.Handle]
 	switch {
 	case e == nil:

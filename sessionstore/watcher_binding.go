@@ -43,7 +43,7 @@ var errUnbound = errors.New("sessionstore: binding is closed")
 // missed. Errors are those of [Factory.Load].
 func (w *Watcher) Bind(ctx context.Context, id string, l Listener) (*Binding, *Snapshot, error) {
 	w.mu.Lock()
-	before := w.heard
+	before := w.heard.count
 	w.mu.Unlock()
 
 	s, err := w.factory.Load(ctx, id)
@@ -54,14 +54,14 @@ func (w *Watcher) Bind(ctx context.Context, id string, l Listener) (*Binding, *S
 	return b, snapshot, nil
 }
 
-// bind registers l for the session read as s. What was heard since before
-// may be newer than s, whatever session it was of: then s is read again,
-// now that the binding cannot miss anything more.
+// bind registers l for the session read as s. What was heard of it since
+// before may be newer than s: then s is read again, now that the binding
+// cannot miss anything more.
 func (w *Watcher) bind(s *Snapshot, before uint64, l Listener) (*Binding, *Snapshot) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	missed := w.heard != before
+	missed := w.heard.since(before, s.Handle())
 	e := w.entries[s.Handle()]
 	switch {
 	case e == nil:

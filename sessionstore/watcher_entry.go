@@ -51,7 +51,7 @@ func (w *Watcher) replaceLocked(e *entry, s *Snapshot, now time.Time) {
 	e.snapshot, e.verified = s, now
 	e.version++
 	w.armLocked(e, now)
-	w.heard++
+	w.heard.note(e.handle)
 	changed := w.worthTelling(old, s)
 	for _, b := range e.bindings {
 		if old.needsOtherCookie(s) {
