@@ -129,6 +129,20 @@ func TestOneConfiguration(t *testing.T) {
 			t.Errorf("no handle: %s", a.body)
 		}
 	})
+	t.Run("two framings", func(t *testing.T) {
+		for _, address := range []string{allUp, allFiles} {
+			got := rawRequest(t, address, "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /hidden HTTP/1.1\r\nHost: x\r\n\r\n")
+			if !strings.HasPrefix(got, "HTTP/1.1 400 ") || !strings.Contains(got, "framing") || strings.Count(got, "HTTP/1.1 ") != 1 {
+				t.Errorf("%s: %s", address, got)
+			}
+		}
+	})
+	t.Run("half a body", func(t *testing.T) { // rawRequest returns once the connection has ended
+		got := rawRequest(t, allFiles, "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+		if !strings.HasPrefix(got, "HTTP/1.1 405 ") || strings.Count(got, "HTTP/1.1 ") != 1 {
+			t.Error(got)
+		}
+	})
 	t.Run("sockets pass through", func(t *testing.T) {
 		c, _, err := websocket.DefaultDialer.Dial("ws://"+allUp+"/echo", nil)
 		if err != nil {
