@@ -21,6 +21,8 @@ import (
 type plan struct {
 	idle             int // seconds of rest before memory is looked at
 	binary           string
+	floor            string // what is measured instead of the binary: see floors
+	embedded         bool   // the replica's own Redis
 	connections      int
 	joining          int    // sockets at a time that are being opened
 	room             int    // members of a document
@@ -34,6 +36,8 @@ func main() {
 	var p plan
 	var rates string
 	flag.StringVar(&p.binary, "tandem", "bin/tandem", "the binary to measure")
+	flag.StringVar(&p.floor, "floor", "", "measure a bare gorilla server (./floor) instead: plain, queued (what waits for a socket goes out in one write), redis (with a session and presence in Redis, and pub/sub)")
+	flag.BoolVar(&p.embedded, "embedded", false, "measure with the embedded Redis; then all sockets are of one session")
 	flag.IntVar(&p.connections, "connections", 2000, "sockets, each of a session of its own")
 	flag.IntVar(&p.idle, "idle", 30, "seconds of rest before memory is looked at; a heartbeat is 25")
 	flag.IntVar(&p.joining, "joining", 256, "sockets at a time that are being opened")
@@ -56,6 +60,14 @@ func main() {
 		}
 		p.rates = append(p.rates, n)
 	}
+	if _, ok := floors[p.floor]; !ok && p.floor != "" {
+		fmt.Fprintf(os.Stderr, "sockets: -floor %q: allowed are plain, queued, redis\n", p.floor)
+		os.Exit(2)
+	}
+	if p.embedded && p.floor != "" {
+		fmt.Fprintln(os.Stderr, "sockets: -embedded is of Tandem, no -floor has it")
+		os.Exit(2)
+	}
 	if p.connections < 1 || p.joining < 1 || p.room < 1 || p.size < 32 || p.size > 32<<10 || p.seconds < 1 {
 		fmt.Fprintln(os.Stderr, "sockets: -connections, -joining, -room and -seconds are at least 1, -size from 32 to 32768")
 		os.Exit(2)
@@ -74,7 +86,7 @@ func (p plan) run(ctx context.Context) error {
 		return err
 	}
 	defer s.stop()
-	ids, err := s.login(ctx, p.connections)
+	ids, err := s.login(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -110,7 +122,7 @@ func (p plan) run(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("idle: %.1f kB resident a socket (%.1f MB in all); %s\n",
-		float64(after-before)/1e3/float64(len(ids)), float64(after)/1e6, s.memory())
+		float64(after-before)/1e3/float64(len(ids)), float64(after)/1e6, s.memory(p))
 	if p.heap != "" {
 		if err := s.save(p.heap, "/debug/pprof/heap?gc=1"); err != nil {
 			return err

@@ -10,9 +10,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,18 +67,11 @@ func (s *server) start(ctx context.Context, p plan) error {
 		return fmt.Errorf("redis-server: %w", err)
 	}
 	s.rdb = redis.NewClient(&redis.Options{Addr: addresses[2]})
-	config := fmt.Sprintf(`redis: redis://%s/0
-listeners:
-  - {address: %s, routes: [{path: /ws/documents/, use: documents}, {path: /, use: webapp}]}
-admin: {address: %s}
-log: {level: warn}
-limits: {connections_per_session: 0, connections_per_user: 0, frames_per_second: 0, operations_per_second: 0}
-`, addresses[2], s.address, s.admin)
-	file := filepath.Join(s.dir, "tandem.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+	command, err := s.command(p, addresses[2])
+	if err != nil {
 		return err
 	}
-	s.tandem = exec.CommandContext(ctx, p.binary, "serve", "--config", file)
+	s.tandem = exec.CommandContext(ctx, command[0], command[1:]...)
 	s.tandem.Stderr = os.Stderr
 	if err := s.tandem.Start(); err != nil {
 		return err
@@ -92,6 +87,43 @@ limits: {connections_per_session: 0, connections_per_user: 0, frames_per_second:
 		}
 		return nil
 	})
+}
+
+// floors are what can be measured instead of Tandem, with the flags of ./floor.
+var floors = map[string][]string{"plain": {}, "queued": {"-queued"}, "redis": {"-redis"}}
+
+// command is what is measured, and its arguments.
+func (s *server) command(p plan, redisAddress string) ([]string, error) {
+	if flags, ok := floors[p.floor]; ok {
+		s.admin = s.address
+		binary := filepath.Join(s.dir, "floor")
+		build := exec.Command("go", "build", "-o", binary, "./bench/sockets/floor")
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			return nil, fmt.Errorf("building the floor: %w", err)
+		}
+		command := append([]string{binary, "-listen", s.address}, flags...)
+		if p.floor == "redis" {
+			command = append(command, redisAddress)
+		}
+		return command, nil
+	}
+	url := "redis://" + redisAddress + "/0"
+	if p.embedded {
+		url = "embedded:"
+	}
+	config := fmt.Sprintf(`redis: %s
+listeners:
+  - {address: %s, routes: [{path: /ws/documents/, use: documents}, {path: /, use: webapp}]}
+admin: {address: %s}
+log: {level: warn}
+limits: {connections_per_session: 0, connections_per_user: 0, frames_per_second: 0, operations_per_second: 0}
+`, url, s.address, s.admin)
+	file := filepath.Join(s.dir, "tandem.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	return []string{p.binary, "serve", "--config", file}, nil
 }
 
 func (s *server) stop() {
@@ -126,7 +158,12 @@ func poll(ctx context.Context, within time.Duration, f func() error) error {
 
 // login makes sessions as an application with redisstore would, has a page show each once, as before any socket of a
 // browser's, and returns their IDs.
-func (s *server) login(ctx context.Context, n int) ([]string, error) {
+func (s *server) login(ctx context.Context, p plan) ([]string, error) {
+	n := p.connections
+	if p.embedded {
+		id, err := s.register(ctx)
+		return slices.Repeat([]string{id}, n), err
+	}
 	ids := make([]string, n)
 	pipe := s.rdb.Pipeline()
 	for i := range ids {
@@ -140,12 +177,36 @@ func (s *server) login(ctx context.Context, n int) ([]string, error) {
 			}
 		}
 	}
+	if p.floor != "" {
+		return ids, nil // it has no pages
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for _, id := range ids {
 		g.Go(func() error { return s.page(ctx, id) })
 	}
 	return ids, g.Wait()
+}
+
+// register makes the first user and returns the session that this gave.
+func (s *server) register(ctx context.Context) (string, error) {
+	form := url.Values{"username": {"bench"}, "password": {"correct horse battery"}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.address+"/register", strings.NewReader(form.Encode()))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := s.http.Transport.RoundTrip(req) // does not follow the redirect
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	for _, cookie := range resp.Cookies() {
+		if cookie.Name == "tandem" {
+			return cookie.Value, nil
+		}
+	}
+	return "", fmt.Errorf("registering: %s and no cookie", resp.Status)
 }
 
 func (s *server) page(ctx context.Context, id string) error {
@@ -227,7 +288,10 @@ func (s *server) proc(name string) ([]string, error) {
 }
 
 // memory is what the Go runtime says of itself.
-func (s *server) memory() string {
+func (s *server) memory(p plan) string {
+	if p.floor != "" {
+		return "which does not say of what"
+	}
 	resp, err := s.http.Get("http://" + s.admin + "/metrics")
 	if err != nil {
 		return err.Error()
