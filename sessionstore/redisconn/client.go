@@ -25,7 +25,7 @@ type dialer struct {
 
 func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if d.embedded != nil {
-		return d.embedded.Dial()
+		return dialEmbedded(d.embedded)
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()

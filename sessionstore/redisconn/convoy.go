@@ -16,13 +16,17 @@ const (
 	convoyCalls    = 128     // of one trip
 	convoyBytes    = 1 << 20 // of one trip's arguments; a longer call goes alone
 	convoyPatience = 5 * time.Second
-	convoyWait     = 100 * time.Millisecond // without a trip that ends; then a call goes alone, beside those that hang
+	convoyLong     = 250 * time.Millisecond // a trip that takes longer has too many calls
+	convoyWait     = 2 * convoyLong         // without a trip that ends; then there is one more, beside those that hang
 )
 
 // Convoy has calls that come at the same time share a round trip. Nobody waits
 // for others to come: a call leaves at once while a trip is free, and otherwise
-// with all that have come by the time one ends. Trips that hang hold nobody up
-// for longer than convoyWait.
+// with all that have come by the time one ends. Trips that hang hold others up
+// for little longer than convoyWait: then another begins, and one more each
+// time that none has ended for as long again. A Redis that is slow is another
+// matter: there trips are made shorter, so that they end before their time is
+// over. More of them at a time, or calls that go alone, would make it slower.
 //
 // Safe for concurrent use.
 type Convoy struct {
@@ -35,7 +39,8 @@ type Convoy struct {
 	mu      sync.Mutex
 	waiting []*passenger // in the order they came
 	trips   int          // under way
-	moved   time.Time    // when one ended last
+	calls   int          // of one trip at most, as long as they take long; convoyCalls otherwise
+	moved   time.Time    // when one ended last, or one more began because none did
 }
 
 // passenger is one call of a convoy.
@@ -43,8 +48,6 @@ type passenger struct {
 	cmds []redis.Cmder
 	size int
 	done chan struct{} // closed: its commands have been answered
-
-	aboard bool // of a trip, and waiting no more; guarded by Convoy.mu
 }
 
 // NewConvoy makes one with this many trips under way at a time. In a Cluster
@@ -52,7 +55,7 @@ type passenger struct {
 func NewConvoy(client redis.UniversalClient, trips int) *Convoy {
 	_, cluster := client.(*redis.ClusterClient)
 	return &Convoy{
-		client: client, maxTrips: trips, apart: cluster,
+		client: client, maxTrips: trips, apart: cluster, calls: convoyCalls,
 		pipelines: sync.Pool{New: func() any { return client.Pipeline() }},
 	}
 }
@@ -91,21 +94,23 @@ func (v *Convoy) Do(ctx context.Context, cmds ...redis.Cmder) error {
 			v.leave(p)
 			return ctx.Err()
 		case <-overdue.C:
-			if v.moves() { // slowly: a crowd whose calls went alone would have all wait for connections
-				overdue.Reset(convoyWait)
-			} else if v.leave(p) {
-				v.send(ctx, cmds)
-				return nil
-			}
+			v.hasten()
+			overdue.Reset(convoyWait)
 		}
 	}
 }
 
-// moves reports whether a trip has ended a moment ago.
-func (v *Convoy) moves() bool {
+// hasten begins one more trip, if none has ended for a while and somebody
+// waits.
+func (v *Convoy) hasten() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return time.Since(v.moved) < convoyWait
+	if len(v.waiting) == 0 || time.Since(v.moved) < convoyWait {
+		return
+	}
+	v.moved = time.Now()
+	v.trips++
+	go v.travel(v.boardLocked())
 }
 
 // next begins another trip in the place of one that is over, if anybody waits.
@@ -120,17 +125,13 @@ func (v *Convoy) next() {
 	go v.travel(v.boardLocked()) // for convoyPatience at most
 }
 
-// leave takes p out of the queue, and reports whether it was there.
-func (v *Convoy) leave(p *passenger) bool {
+// leave takes p out of the queue, if it is there.
+func (v *Convoy) leave(p *passenger) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if p.aboard {
-		return false
+	if i := slices.Index(v.waiting, p); i >= 0 {
+		v.waiting = slices.Delete(v.waiting, i, i+1)
 	}
-	i := slices.Index(v.waiting, p)
-	v.waiting = slices.Delete(v.waiting, i, i+1)
-	p.aboard = true
-	return true
 }
 
 // travel sends the commands of those who go together. Nobody's leaving
@@ -146,9 +147,23 @@ func (v *Convoy) travel(aboard []*passenger) {
 			cmds = append(cmds, p.cmds...)
 		}
 	}
+	began := time.Now()
 	v.send(ctx, cmds)
 	for _, p := range aboard {
 		close(p.done)
+	}
+	v.adapt(len(aboard), time.Since(began))
+}
+
+// adapt learns from a trip how many calls the next ones may have.
+func (v *Convoy) adapt(calls int, took time.Duration) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case took > convoyLong:
+		v.calls = max(1, min(v.calls, calls/2))
+	case took < convoyLong/4:
+		v.calls = min(convoyCalls, v.calls+v.calls/4+1)
 	}
 }
 
@@ -173,15 +188,12 @@ func (v *Convoy) send(ctx context.Context, cmds []redis.Cmder) {
 // boardLocked takes who goes together out of the queue.
 func (v *Convoy) boardLocked() []*passenger {
 	n, size := 0, 0
-	for n < min(len(v.waiting), convoyCalls) && (n == 0 || size+v.waiting[n].size <= convoyBytes) {
+	for n < min(len(v.waiting), v.calls) && (n == 0 || size+v.waiting[n].size <= convoyBytes) {
 		size += v.waiting[n].size
 		n++
 	}
 	aboard := slices.Clone(v.waiting[:n])
 	v.waiting = slices.Delete(v.waiting, 0, n)
-	for _, p := range aboard {
-		p.aboard = true
-	}
 	return aboard
 }
 

@@ -207,3 +207,25 @@ func TestConvoyIsNotHeldUp(t *testing.T) {
 	link.Heal()
 	atRest(t, v)
 }
+
+// A Redis that is slow gets shorter trips, not more of them; once it is quick again they grow.
+func TestConvoyMakesShortTripsWhereTheyTakeLong(t *testing.T) {
+	v := &Convoy{maxTrips: trips, calls: convoyCalls}
+	v.adapt(convoyCalls, 4*convoyLong)
+	v.adapt(convoyCalls, 4*convoyLong) // one that was under way meanwhile
+	if v.calls != convoyCalls/2 {
+		t.Errorf("%d calls after a long trip of %d", v.calls, convoyCalls)
+	}
+	for range 20 {
+		v.adapt(v.calls, 2*convoyLong)
+	}
+	if v.calls != 1 {
+		t.Errorf("%d calls, each of them takes long", v.calls)
+	}
+	for range 40 {
+		v.adapt(v.calls, time.Millisecond)
+	}
+	if v.calls != convoyCalls {
+		t.Errorf("%d calls where none takes long", v.calls)
+	}
+}

@@ -99,6 +99,7 @@ type Conn struct {
 	monitor   *monitor
 	newProber func() *prober
 	embedded  *miniredis.Miniredis // nil: a Redis of its own
+	clock     sync.WaitGroup       // of the embedded one
 
 	stop context.CancelFunc // ends the monitor and dials under way
 	once sync.Once
@@ -136,7 +137,7 @@ func Open(cfg Config) (*Conn, error) {
 	d := &dialer{life: life, timeout: cfg.DialTimeout, tls: tlsConfig, metrics: m}
 	if tgt.kind == kindEmbedded {
 		c.embedded = miniredis.NewMiniRedis()
-		c.embedded.ClockTTL(true)
+		c.clock.Go(func() { runClock(life, c.embedded) })
 		d.embedded = c.embedded
 		cfg.Logger.Warn("embedded redis: sessions and documents live in this process only and are lost when it ends")
 	}
@@ -219,6 +220,7 @@ func (c *Conn) Close() error {
 		c.monitor.wait()
 		c.guard.closing.Store(true)
 		c.err = c.client.Close()
+		c.clock.Wait()
 		if c.embedded != nil {
 			c.embedded.Close()
 		}
