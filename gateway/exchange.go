@@ -255,12 +255,24 @@ func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 		x.sent += int64(written)
 		return int64(written), errors.Join(writeErr, err)
 	}
-	if f, ok := x.ResponseWriter.(http.Flusher); ok {
-		f.Flush() // the header alone: else net/http reads the file's beginning to guess its type, which is known
-	}
+	x.sendHeader()
 	n, err := io.Copy(x.ResponseWriter, src)
 	x.sent += n
 	return n, err
+}
+
+// sendHeader sends the header alone: with the first bytes of a file net/http
+// reads its beginning once more, to guess the type, which is known.
+func (x *exchange) sendHeader() {
+	f, ok := x.ResponseWriter.(http.Flusher)
+	if !ok {
+		return
+	}
+	if _, http1 := x.ResponseWriter.(io.ReaderFrom); http1 { // where this goroutine writes to the connection
+		x.session.conn.more.Store(true)
+		defer x.session.conn.more.Store(false)
+	}
+	f.Flush()
 }
 
 // Flush makes the exchange an http.Flusher.

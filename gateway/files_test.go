@@ -1,6 +1,9 @@
 package gateway
 
 import (
+	"bufio"
+	"bytes"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -220,4 +223,44 @@ func TestRootIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the new file", func() bool { return get(t, g.url()+"/hello.txt").body == "new" })
+}
+
+// A file that does not fit into the socket's buffers comes whole, twice on one connection, and is counted to
+// the byte.
+func TestLongFile(t *testing.T) {
+	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
+	content = append(content, "the end"...)
+	root := t.TempDir()
+	if err := os.WriteFile(filepath.Join(root, "long.bin"), content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	g := start(t, Config{Listeners: []Listener{{Address: "127.0.0.1:0", Files: &Files{Root: root}}}})
+	c := dial(t, g.address())
+	read := int64(0)
+	in := bufio.NewReader(io.TeeReader(c, counter(func(n int) { read += int64(n) })))
+	for range 2 {
+		if _, err := io.WriteString(c, "GET /long.bin HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		if err != nil || !bytes.Equal(got, content) {
+			t.Fatalf("%d bytes of %d, %v", len(got), len(content), err)
+		}
+	}
+	eventually(t, "all bytes are counted", func() bool {
+		all := g.sessions.infos()
+		return len(all) == 1 && all[0].BytesOut == read
+	})
+}
+
+// counter is a Writer that counts.
+type counter func(n int)
+
+func (c counter) Write(p []byte) (int, error) {
+	c(len(p))
+	return len(p), nil
 }

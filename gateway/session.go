@@ -244,6 +244,7 @@ type countedConn struct {
 	list         *sessions
 	once         sync.Once
 	framing      atomic.Pointer[framing] // holds nil: not plain HTTP, or no longer
+	more         atomic.Bool             // what is written now is the beginning of what follows at once
 }
 
 func (c *countedConn) Read(p []byte) (int, error) {
@@ -256,7 +257,11 @@ func (c *countedConn) Read(p []byte) (int, error) {
 }
 
 func (c *countedConn) Write(p []byte) (int, error) {
-	n, err := c.TCPConn.Write(p)
+	write := (*net.TCPConn).Write
+	if c.more.Load() {
+		write = writeMore
+	}
+	n, err := write(c.TCPConn, p)
 	c.session.out.Add(int64(n))
 	return n, err
 }
