@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"bufio"
 	"context"
 	"log/slog"
 	"net"
@@ -48,8 +47,8 @@ type conn struct {
 	// Fixed after construction.
 	hub      *Hub
 	ws       *websocket.Conn
-	wire     *wire         // below ws
-	in       *bufio.Reader // that ws reads from
+	wire     *wire       // below ws
+	in       *lentReader // that ws reads from; its buffer is the reader's
 	id       string
 	document string
 	cookie   string // session ID of the upgrade's cookie, "" without; shown nowhere
@@ -69,7 +68,7 @@ type conn struct {
 	mayRead, mayWrite permit // what the Authorizer has allowed
 
 	// Owned by the writer.
-	writeBy time.Time // deadline of writes, as it was set last
+	writeBy moment // deadline of writes, as it was set last
 
 	bytesIn, bytesOut atomic.Int64
 	shared            atomic.Pointer[allowance] // its user's; nil before it has authenticated, and where there is none
@@ -84,7 +83,7 @@ type conn struct {
 	out     outbox
 	over    bool     // its session has ended
 	closing *closing // nil while nobody decided to close
-	closeBy time.Time
+	closeBy moment
 	calling context.CancelFunc // ends the worker's call under way, nil without one
 	auth    *time.Timer        // nil once the connection has authenticated
 	beat    *time.Timer
@@ -100,6 +99,15 @@ type endpoint struct {
 	route, client string
 	since         time.Time
 }
+
+// moment is a time as it is kept with every connection: since the process
+// began, by the clock that nobody sets.
+type moment time.Duration
+
+var began = time.Now()
+
+func momentOf(t time.Time) moment { return moment(t.Sub(began)) }
+func (m moment) time() time.Time  { return began.Add(time.Duration(m)) }
 
 // identity is who a connection speaks for, once it has authenticated.
 type identity struct {
@@ -215,7 +223,8 @@ func (c *conn) close(why closing) {
 		return
 	}
 	c.closing = &why
-	c.closeBy = time.Now().Add(closeTimeout)
+	closeBy := time.Now().Add(closeTimeout)
+	c.closeBy = momentOf(closeBy)
 	switch {
 	case !why.code.many():
 		c.out.reconnect = nil
@@ -231,7 +240,7 @@ func (c *conn) close(why closing) {
 	}
 	// A write that hangs, and the reader, end with the closing. Setting a
 	// deadline is no I/O.
-	_ = c.ws.NetConn().SetDeadline(c.closeBy)
+	_ = c.ws.NetConn().SetDeadline(closeBy)
 	c.changed.Broadcast()
 	c.wakeLocked()
 	calling := c.calling

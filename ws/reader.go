@@ -13,6 +13,14 @@ import (
 // When it is reached nothing more is read: TCP holds the client back.
 const maxPending = 32
 
+// awaitNext has what comes next read, whenever that is. Hub.Close waits for it.
+func (c *conn) awaitNext() {
+	if c.wire.socket != nil && c.in.Buffered() == 0 {
+		c.in.giveBack()
+	}
+	go c.read()
+}
+
 // read waits for a frame on the smallest stack there is, and has it read by
 // somebody whose stack has grown: most connections are idle most of the time.
 func (c *conn) read() {
@@ -25,6 +33,9 @@ func (c *conn) read() {
 // readNext reads what there is, and leaves what comes later to read. The last
 // one cleans up.
 func (c *conn) readNext() {
+	if c.wire.socket != nil {
+		c.in.borrow(c.wire)
+	}
 	for {
 		if !c.readSigns() {
 			if c.readOne() {
@@ -33,7 +44,7 @@ func (c *conn) readNext() {
 			c.extendDeadline()
 		}
 		if c.wire.socket == nil || c.in.Buffered() == 0 {
-			go c.read()
+			c.awaitNext()
 			return
 		}
 	}
@@ -44,6 +55,7 @@ func (c *conn) readNext() {
 			break
 		}
 	}
+	c.in.giveBack()
 	c.finish()
 	c.hub.connections.Done()
 }

@@ -15,12 +15,8 @@ import (
 	"github.com/seed-6230208e/tandem/internal/problem"
 )
 
-// Buffers are small and, for writing, only held while something is written:
-// most connections are idle.
-const (
-	readBuffer  = 512
-	writeBuffer = 4 << 10
-)
+// writeBuffer is held only while something is written.
+const writeBuffer = 4 << 10
 
 var writeBuffers sync.Pool
 
@@ -62,7 +58,7 @@ func (h *Hub) Documents() http.Handler {
 			h.refuse(w, *refusal)
 			return
 		}
-		from := &hijackable{ResponseWriter: w}
+		from := &hijackable{ResponseWriter: w, holds: true}
 		ws, err := upgrader.Upgrade(from, r, nil)
 		if err != nil {
 			h.discount(a)
@@ -79,7 +75,7 @@ func (h *Hub) Documents() http.Handler {
 		if h.isDraining() {
 			c.sendOff(0) // admitted just before
 		}
-		go c.read() // Close waits for it
+		c.awaitNext()
 	})
 }
 
@@ -192,10 +188,11 @@ func (h *Hub) documentIn(u *url.URL) string {
 // whether anything waits in it. An Upgrader without a ReadBufferSize takes it.
 type hijackable struct {
 	http.ResponseWriter
+	holds bool // the answer to the upgrade goes out with the first frame, and the read buffer is lent
 
 	// Nil before Hijack.
 	wire *wire
-	in   *bufio.Reader
+	in   *lentReader
 }
 
 // Hijack implements http.Hijacker.
@@ -205,9 +202,15 @@ func (w *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	w.wire = newWire(conn)
-	if buffers.Reader.Buffered() == 0 { // else the client spoke too early, and is refused
-		w.in = bufio.NewReaderSize(w.wire, readBuffer)
-		buffers.Reader = w.in
+	w.wire.opening = w.holds
+	if buffers.Reader.Buffered() > 0 {
+		return w.wire, buffers, nil // the client spoke too early, and is refused
 	}
+	if w.holds && w.wire.socket != nil {
+		w.in = newLentReader(w.wire)
+	} else {
+		w.in = &lentReader{Reader: bufio.NewReaderSize(w.wire, readBuffer)}
+	}
+	buffers.Reader = w.in.Reader
 	return w.wire, buffers, nil
 }

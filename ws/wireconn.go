@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"bytes"
 	"net"
 	"sync"
 	"syscall"
@@ -20,8 +21,10 @@ type wire struct {
 	socket  syscall.RawConn // below; nil: there is more between, such as TLS
 	counted counter         // told of bytes that are written to socket; nil: nobody is
 
-	whole     sync.Mutex // held while frames are written, and thus over I/O
-	closeSent bool       // or about to be; guarded by whole
+	whole     sync.Mutex // held while frames are written, and thus over I/O; guards the following
+	closeSent bool       // or about to be
+	opening   bool       // what is written first, the answer to the upgrade, goes out with what comes next
+	held      []byte     // that answer
 }
 
 // counter counts the bytes of a connection, those too that are written past it.
@@ -40,7 +43,17 @@ func newWire(conn net.Conn) *wire {
 func (w *wire) Write(p []byte) (int, error) {
 	w.whole.Lock()
 	defer w.whole.Unlock()
-	return w.Conn.Write(p)
+	if w.opening {
+		w.opening, w.held = false, bytes.Clone(p)
+		return len(p), nil
+	}
+	if w.held == nil {
+		return w.Conn.Write(p)
+	}
+	all := append(w.held, p...)
+	w.held = nil
+	n, err := w.Conn.Write(all)
+	return max(0, n-len(all)+len(p)), err
 }
 
 // closing says that a close frame is what comes next: no frames of the hub do.
@@ -58,18 +71,23 @@ func (w *wire) tryFrames(b *batch) (n int, rest []byte, err error) {
 	if w.closeSent {
 		return 0, nil, websocket.ErrCloseSent
 	}
+	all, own := b.wire, b.pooled == nil
+	before := len(w.held)
+	if w.held != nil {
+		all, own, w.held = append(w.held, all...), true, nil
+	}
 	if w.socket != nil {
 		a := attempts.Get().(*attempt)
-		n = a.write(w.socket, b.wire)
+		n = a.write(w.socket, all)
 		attempts.Put(a)
 		if w.counted != nil {
 			w.counted.Wrote(n)
 		}
 	}
-	if rest = b.wire[n:]; b.pooled != nil {
+	if rest = all[n:]; !own {
 		rest = append([]byte(nil), rest...)
 	}
-	return n, rest, nil
+	return max(0, n-before), rest, nil
 }
 
 var attempts = sync.Pool{New: func() any { return newAttempt() }}

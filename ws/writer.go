@@ -180,7 +180,7 @@ func (c *conn) put(out outgoing, deadline time.Time) error {
 	if out.frames.frames > 0 {
 		return c.putFrames(&out.frames, deadline)
 	}
-	c.writeBy = deadline
+	c.writeBy = momentOf(deadline)
 	_ = c.ws.SetWriteDeadline(deadline)
 	switch {
 	case out.closing != nil:
@@ -226,8 +226,8 @@ func (c *conn) putRest(rest []byte, deadline time.Time) error {
 func (c *conn) hurry(deadline time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing == nil && deadline.Sub(c.writeBy) > writeTimeout/8 {
-		c.writeBy = deadline
+	if by := momentOf(deadline); c.closing == nil && by-c.writeBy > moment(writeTimeout/8) {
+		c.writeBy = by
 		_ = c.wire.SetWriteDeadline(deadline)
 	}
 }
@@ -241,7 +241,7 @@ func (c *conn) next() (out outgoing, deadline time.Time, ok bool) {
 	o := &c.out
 	deadline = time.Now().Add(c.hub.cfg.patience())
 	if c.closing != nil {
-		deadline = c.closeBy
+		deadline = c.closeBy.time()
 	}
 	switch {
 	case o.closeSent:

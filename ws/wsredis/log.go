@@ -8,13 +8,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/seed-6230208e/tandem/ws"
 )
 
-// appendTrips is how many round trips with appends are under way at a time.
-const appendTrips = 8
+// How many round trips with appends, and with reading history, are under way
+// at a time.
+const (
+	appendTrips = 8
+	readTrips   = 4
+)
 
 // Append implements ws.Log: one script, one round trip, which appends that
 // come at the same time share.
@@ -45,7 +47,8 @@ func (b *Backplane) History(ctx context.Context, document string, since *ws.Posi
 	if since != nil {
 		epoch, seq = since.Epoch, since.Seq
 	}
-	reply, err := b.runLog(ctx, historyScript, document, epoch, seq, maxBytes)
+	reply, err := runTogether(ctx, b.reads, b.client, historyScript, call{logKeys(document), b.logArgs(document,
+		epoch, seq, maxBytes)}).Slice()
 	if err != nil {
 		return ws.History{}, wrap("history", err)
 	}
@@ -79,10 +82,6 @@ func (b *Backplane) KeepSnapshot(ctx context.Context, document string, at ws.Pos
 		return fmt.Errorf("snapshot at %s/%d: %w", at.Epoch, at.Seq, ws.ErrConflict)
 	}
 	return nil
-}
-
-func (b *Backplane) runLog(ctx context.Context, script *redis.Script, document string, args ...any) ([]any, error) {
-	return script.Run(ctx, b.client, logKeys(document), b.logArgs(document, args...)...).Slice()
 }
 
 // logArgs puts what every script on a log takes before args.
