@@ -103,6 +103,10 @@ func (p plan) run(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
+	used, err := s.cpu()
+	if err != nil {
+		return err
+	}
 	var profile errgroup.Group
 	if p.joins != "" {
 		profile.Go(func() error { return s.save(p.joins, "/debug/pprof/profile?seconds=2") })
@@ -113,7 +117,12 @@ func (p plan) run(ctx context.Context) error {
 		return err
 	}
 	defer clients.hangUp()
-	fmt.Printf("joined: %d sockets in documents of %d, %.0f a second\n", len(ids), p.room, float64(len(ids))/took.Seconds())
+	now, err := s.cpu()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("joined: %d sockets in documents of %d, %.0f a second; %.0f µs of processor each\n",
+		len(ids), p.room, float64(len(ids))/took.Seconds(), float64((now-used).Microseconds())/float64(len(ids)))
 	if err := s.settle(ctx, p.idle); err != nil {
 		return err
 	}
