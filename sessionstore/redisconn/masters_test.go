@@ -62,7 +62,7 @@ func withoutOneMaster(t *testing.T, fail, repair func(*redistest.Server)) {
 
 	for range 20 {
 		if err := set(elsewhere); err != nil {
-			t.Fatalf("a living master: %v", err)
+			t.Fatalf("a living master, %s being away: %v", away.Addr(), err)
 		}
 	}
 	dials := metric(t, reg, "tandem_redis_dials_total", "failed")
