@@ -68,6 +68,7 @@ func (h *Hub) Documents() http.Handler {
 		if !h.register(c) {
 			h.discount(a)
 			h.metrics.leave(stateConnecting)
+			c.wire.answerAlone()
 			_ = ws.Close()
 			return
 		}

@@ -56,6 +56,14 @@ func (w *wire) Write(p []byte) (int, error) {
 	return max(0, n-len(all)+len(p)), err
 }
 
+// answerAlone writes the answer to the upgrade: nothing comes after it.
+func (w *wire) answerAlone() {
+	w.whole.Lock()
+	defer w.whole.Unlock()
+	_, _ = w.Conn.Write(w.held) // the connection is closed next
+	w.held = nil
+}
+
 // closing says that a close frame is what comes next: no frames of the hub do.
 func (w *wire) closing() {
 	w.whole.Lock()
@@ -64,8 +72,11 @@ func (w *wire) closing() {
 }
 
 // tryFrames writes frames without waiting, as far as the socket takes them, and
-// returns the rest of them. The batch is used up: a client that does not read
-// holds no more memory than what is written to it. The caller has w.whole.
+// returns what is left to write. n and its length together are how many bytes
+// the frames have: the answer to the upgrade, which goes before the first, is
+// none of theirs, so that n may be negative. The batch is used up: a client that
+// does not read holds no more memory than what is written to it. The caller has
+// w.whole.
 func (w *wire) tryFrames(b *batch) (n int, rest []byte, err error) {
 	defer b.release()
 	if w.closeSent {
@@ -87,7 +98,7 @@ func (w *wire) tryFrames(b *batch) (n int, rest []byte, err error) {
 	if rest = all[n:]; !own {
 		rest = append([]byte(nil), rest...)
 	}
-	return max(0, n-before), rest, nil
+	return n - before, rest, nil
 }
 
 var attempts = sync.Pool{New: func() any { return newAttempt() }}

@@ -226,7 +226,7 @@ func (c *conn) putRest(rest []byte, deadline time.Time) error {
 func (c *conn) hurry(deadline time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if by := momentOf(deadline); c.closing == nil && by-c.writeBy > moment(writeTimeout/8) {
+	if by := momentOf(deadline); c.closing == nil && (c.writeBy == 0 || by-c.writeBy > moment(writeTimeout/8)) {
 		c.writeBy = by
 		_ = c.wire.SetWriteDeadline(deadline)
 	}

@@ -191,7 +191,7 @@ func (p plan) deliver(ctx context.Context, s *server, crowd *crowd, rate int) er
 	counts.mu.Lock()
 	counts.delay = counts.delay[:0]
 	counts.mu.Unlock()
-	before, err := s.cpu()
+	before, beforeRedis, err := s.bothCPU()
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func (p plan) deliver(ctx context.Context, s *server, crowd *crowd, rate int) er
 		return nil
 	})
 	took := time.Since(began)
-	after, err := s.cpu()
+	after, afterRedis, err := s.bothCPU()
 	if err != nil {
 		return err
 	}
@@ -232,9 +232,9 @@ func (p plan) deliver(ctx context.Context, s *server, crowd *crowd, rate int) er
 	}
 	counts.mu.Unlock()
 	got := counts.deliveries.Load()
-	fmt.Printf("%d operations/s: %.0f deliveries/s, p50 %.1f ms, p99 %.1f ms; %.1f CPU s a million; %d acknowledged, %d refused, %d lagged, %d gaps",
+	fmt.Printf("%d operations/s: %.0f deliveries/s, p50 %.1f ms, p99 %.1f ms; CPU s a million %.1f, and %.1f of Redis; %d acknowledged, %d refused, %d lagged, %d gaps",
 		rate, float64(got)/took.Seconds(), p50.Seconds()*1e3, p99.Seconds()*1e3,
-		(after-before).Seconds()/float64(max(1, got))*1e6, counts.acks.Load(), counts.refused.Load(), counts.lagged.Load(), counts.gaps.Load())
+		(after-before).Seconds()/float64(max(1, got))*1e6, (afterRedis-beforeRedis).Seconds()/float64(max(1, got))*1e6, counts.acks.Load(), counts.refused.Load(), counts.lagged.Load(), counts.gaps.Load())
 	if waited != nil {
 		fmt.Printf("; %v", waited)
 	}

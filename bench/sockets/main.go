@@ -36,7 +36,7 @@ func main() {
 	var p plan
 	var rates string
 	flag.StringVar(&p.binary, "tandem", "bin/tandem", "the binary to measure")
-	flag.StringVar(&p.floor, "floor", "", "measure a bare gorilla server (./floor) instead: plain, queued (what waits for a socket goes out in one write), redis (with a session and presence in Redis, and pub/sub)")
+	flag.StringVar(&p.floor, "floor", "", "measure a bare gorilla server (./floor) instead: plain, queued (what waits for a socket goes out in one write), redis (with a session and presence in Redis, and pub/sub), redis-queued")
 	flag.BoolVar(&p.embedded, "embedded", false, "measure with the embedded Redis; then all sockets are of one session")
 	flag.IntVar(&p.connections, "connections", 2000, "sockets, each of a session of its own")
 	flag.IntVar(&p.idle, "idle", 30, "seconds of rest before memory is looked at; a heartbeat is 25")
@@ -61,11 +61,11 @@ func main() {
 		p.rates = append(p.rates, n)
 	}
 	if _, ok := floors[p.floor]; !ok && p.floor != "" {
-		fmt.Fprintf(os.Stderr, "sockets: -floor %q: allowed are plain, queued, redis\n", p.floor)
+		fmt.Fprintf(os.Stderr, "sockets: -floor %q: allowed are plain, queued, redis, redis-queued\n", p.floor)
 		os.Exit(2)
 	}
-	if p.embedded && p.floor != "" {
-		fmt.Fprintln(os.Stderr, "sockets: -embedded is of Tandem, no -floor has it")
+	if p.floor != "" && (p.embedded || p.heap+p.cpu+p.joins != "") {
+		fmt.Fprintln(os.Stderr, "sockets: -embedded, -heap, -cpu and -joins are of Tandem, no -floor has them")
 		os.Exit(2)
 	}
 	if p.connections < 1 || p.joining < 1 || p.room < 1 || p.size < 32 || p.size > 32<<10 || p.seconds < 1 {
@@ -98,12 +98,12 @@ func (p plan) run(ctx context.Context) error {
 	if err := s.settle(ctx, 3); err != nil {
 		return err
 	}
-	before, err := s.resident()
+	before, err := s.resident(p)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	used, err := s.cpu()
+	used, usedRedis, err := s.bothCPU()
 	if err != nil {
 		return err
 	}
@@ -113,20 +113,21 @@ func (p plan) run(ctx context.Context) error {
 	}
 	clients, err := connectAll(ctx, s, p, ids)
 	took := time.Since(began)
-	if err := errors.Join(err, profile.Wait()); err != nil {
+	now, nowRedis, cpuErr := s.bothCPU()
+	if err := errors.Join(err, cpuErr, profile.Wait()); err != nil {
 		return err
 	}
 	defer clients.hangUp()
-	now, err := s.cpu()
-	if err != nil {
-		return err
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(len(ids)) }
+	fmt.Printf("joined: %d sockets in documents of %d, %.0f a second; µs of processor each: %.0f, and %.0f of Redis\n",
+		len(ids), p.room, float64(len(ids))/took.Seconds(), each(now-used), each(nowRedis-usedRedis))
+	if p.embedded {
+		fmt.Println("all of one session, which is read and watched once: not to be compared with sockets of a session each")
 	}
-	fmt.Printf("joined: %d sockets in documents of %d, %.0f a second; %.0f µs of processor each\n",
-		len(ids), p.room, float64(len(ids))/took.Seconds(), float64((now-used).Microseconds())/float64(len(ids)))
 	if err := s.settle(ctx, p.idle); err != nil {
 		return err
 	}
-	after, err := s.resident()
+	after, err := s.resident(p)
 	if err != nil {
 		return err
 	}

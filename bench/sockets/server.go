@@ -90,7 +90,9 @@ func (s *server) start(ctx context.Context, p plan) error {
 }
 
 // floors are what can be measured instead of Tandem, with the flags of ./floor.
-var floors = map[string][]string{"plain": {}, "queued": {"-queued"}, "redis": {"-redis"}}
+var floors = map[string][]string{
+	"plain": {}, "queued": {"-queued"}, "redis": {"-redis"}, "redis-queued": {"-queued", "-redis"},
+}
 
 // command is what is measured, and its arguments.
 func (s *server) command(p plan, redisAddress string) ([]string, error) {
@@ -103,7 +105,7 @@ func (s *server) command(p plan, redisAddress string) ([]string, error) {
 			return nil, fmt.Errorf("building the floor: %w", err)
 		}
 		command := append([]string{binary, "-listen", s.address}, flags...)
-		if p.floor == "redis" {
+		if strings.HasPrefix(p.floor, "redis") {
 			command = append(command, redisAddress)
 		}
 		return command, nil
@@ -251,9 +253,16 @@ func (s *server) settle(ctx context.Context, seconds int) error {
 	return nil
 }
 
-// resident is the replica's resident memory in bytes.
-func (s *server) resident() (int64, error) {
-	fields, err := s.proc("statm")
+// resident is the replica's resident memory in bytes. A floor is told to give back what it can before.
+func (s *server) resident(p plan) (int64, error) {
+	if p.floor != "" {
+		resp, err := s.http.Get("http://" + s.admin + "/free")
+		if err != nil {
+			return 0, err
+		}
+		_ = resp.Body.Close()
+	}
+	fields, err := proc(s.tandem, "statm")
 	if err != nil {
 		return 0, err
 	}
@@ -261,9 +270,22 @@ func (s *server) resident() (int64, error) {
 	return pages * int64(os.Getpagesize()), err
 }
 
-// cpu is the time the replica has used.
-func (s *server) cpu() (time.Duration, error) {
-	fields, err := s.proc("stat")
+// cpu is the processor time that the replica has used.
+func (s *server) cpu() (time.Duration, error) { return cpu(s.tandem) }
+
+// redisCPU is that of its Redis.
+func (s *server) redisCPU() (time.Duration, error) { return cpu(s.redisServer) }
+
+func (s *server) bothCPU() (replica, redisServer time.Duration, err error) {
+	if replica, err = s.cpu(); err != nil {
+		return 0, 0, err
+	}
+	redisServer, err = s.redisCPU()
+	return replica, redisServer, err
+}
+
+func cpu(of *exec.Cmd) (time.Duration, error) {
+	fields, err := proc(of, "stat")
 	if err != nil {
 		return 0, err
 	}
@@ -276,14 +298,11 @@ func (s *server) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * tick, err
 }
 
-func (s *server) proc(name string) ([]string, error) {
-	if s.tandem.ProcessState != nil {
-		return nil, errors.New("the replica has ended")
-	}
-	if err := s.tandem.Process.Signal(syscall.Signal(0)); err != nil {
+func proc(of *exec.Cmd, name string) ([]string, error) {
+	if err := of.Process.Signal(syscall.Signal(0)); err != nil { // it has ended
 		return nil, err
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", s.tandem.Process.Pid, name))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", of.Process.Pid, name))
 	return strings.Fields(string(b)), err
 }
 
@@ -323,6 +342,9 @@ func (s *server) save(file, path string) error {
 		return err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, resp.Status)
+	}
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err

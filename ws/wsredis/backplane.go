@@ -98,7 +98,6 @@ type Backplane struct {
 	logger      *slog.Logger
 	metrics     *metrics
 	appends     *redisconn.Convoy
-	reads       *redisconn.Convoy // of history
 	subs        *subscriptions
 	leases      *leases
 	presence    *presence
@@ -127,7 +126,6 @@ func New(cfg Config) (*Backplane, error) {
 		logger:      cfg.Logger,
 		metrics:     m,
 		appends:     redisconn.NewConvoy(cfg.Client, appendTrips),
-		reads:       redisconn.NewConvoy(cfg.Client, readTrips),
 		wake:        make(chan struct{}, 1),
 	}
 	b.durable.Store("")

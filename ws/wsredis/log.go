@@ -11,12 +11,8 @@ import (
 	"github.com/seed-6230208e/tandem/ws"
 )
 
-// How many round trips with appends, and with reading history, are under way
-// at a time.
-const (
-	appendTrips = 8
-	readTrips   = 4
-)
+// appendTrips is how many round trips with appends are under way at a time.
+const appendTrips = 8
 
 // Append implements ws.Log: one script, one round trip, which appends that
 // come at the same time share.
@@ -47,8 +43,8 @@ func (b *Backplane) History(ctx context.Context, document string, since *ws.Posi
 	if since != nil {
 		epoch, seq = since.Epoch, since.Seq
 	}
-	reply, err := runTogether(ctx, b.reads, b.client, historyScript, call{logKeys(document), b.logArgs(document,
-		epoch, seq, maxBytes)}).Slice()
+	// Each goes alone: answers are long, and those of a shared trip would have to come in the time of one.
+	reply, err := historyScript.Run(ctx, b.client, logKeys(document), b.logArgs(document, epoch, seq, maxBytes)...).Slice()
 	if err != nil {
 		return ws.History{}, wrap("history", err)
 	}

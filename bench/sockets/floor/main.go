@@ -13,6 +13,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,6 +69,7 @@ func main() {
 		go s.receive(context.Background())
 	}
 	http.HandleFunc("/readyz", func(http.ResponseWriter, *http.Request) {})
+	http.HandleFunc("/free", func(http.ResponseWriter, *http.Request) { debug.FreeOSMemory() })
 	http.HandleFunc("/ws/documents/", s.serve)
 	log.Fatal(http.ListenAndServe(*listen, nil))
 }
