@@ -14,6 +14,7 @@ import (
 // more than most commands do.
 const (
 	convoyCalls    = 128     // of one trip
+	convoyFewest   = 8       // of one trip, however long it takes
 	convoyBytes    = 1 << 20 // of one trip's arguments; a longer call goes alone
 	convoyPatience = 5 * time.Second
 	convoyLong     = 250 * time.Millisecond // a trip that takes longer has too many calls
@@ -40,7 +41,8 @@ type Convoy struct {
 	waiting []*passenger // in the order they came
 	trips   int          // under way
 	calls   int          // of one trip at most, as long as they take long; convoyCalls otherwise
-	moved   time.Time    // when one ended last, or one more began because none did
+	moved   time.Time    // when one began or ended last
+	ended   int          // how many have ended and begun anew
 }
 
 // passenger is one call of a convoy.
@@ -73,18 +75,20 @@ func (v *Convoy) Do(ctx context.Context, cmds ...redis.Cmder) error {
 		return err
 	}
 	v.mu.Lock()
+	now := time.Now()
 	if v.trips < v.maxTrips {
 		v.trips++
+		v.moved = now
+		before := v.ended
 		v.mu.Unlock()
-		defer v.next()
+		defer func() { v.next(before) }()
 		v.send(ctx, cmds)
 		return nil
 	}
 	p := &passenger{cmds: cmds, size: sizeOf(cmds), done: make(chan struct{})}
 	v.waiting = append(v.waiting, p)
+	overdue := time.NewTimer(v.moved.Add(convoyWait).Sub(now)) // others may have waited before, and have given up
 	v.mu.Unlock()
-
-	overdue := time.NewTimer(convoyWait)
 	defer overdue.Stop()
 	for {
 		select {
@@ -94,35 +98,42 @@ func (v *Convoy) Do(ctx context.Context, cmds ...redis.Cmder) error {
 			v.leave(p)
 			return ctx.Err()
 		case <-overdue.C:
-			v.hasten()
-			overdue.Reset(convoyWait)
+			overdue.Reset(v.hasten())
 		}
 	}
 }
 
-// hasten begins one more trip, if none has ended for a while and somebody
-// waits.
-func (v *Convoy) hasten() {
+// hasten begins one more trip, if none has begun or ended for a while and
+// somebody waits. It returns when to look again.
+func (v *Convoy) hasten() time.Duration {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if len(v.waiting) == 0 || time.Since(v.moved) < convoyWait {
-		return
+	now := time.Now()
+	if left := v.moved.Add(convoyWait).Sub(now); left > 0 {
+		return left
 	}
-	v.moved = time.Now()
-	v.trips++
-	go v.travel(v.boardLocked())
+	if len(v.waiting) > 0 {
+		v.trips++
+		v.moved = now
+		go v.travel(v.boardLocked(), v.ended) // for convoyPatience at most
+	}
+	return convoyWait
 }
 
 // next begins another trip in the place of one that is over, if anybody waits.
-func (v *Convoy) next() {
+// One trip too many, begun beside those that hung, is the last when others
+// have gone on since it began, before being how many had. Were it the last
+// without that, nobody might go on.
+func (v *Convoy) next(before int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.moved = time.Now()
-	if len(v.waiting) == 0 {
+	if len(v.waiting) == 0 || v.trips > v.maxTrips && v.ended != before {
 		v.trips--
 		return
 	}
-	go v.travel(v.boardLocked()) // for convoyPatience at most
+	v.ended++
+	go v.travel(v.boardLocked(), v.ended) // for convoyPatience at most
 }
 
 // leave takes p out of the queue, if it is there.
@@ -136,8 +147,8 @@ func (v *Convoy) leave(p *passenger) {
 
 // travel sends the commands of those who go together. Nobody's leaving
 // interrupts it: the others' are among them.
-func (v *Convoy) travel(aboard []*passenger) {
-	defer v.next()
+func (v *Convoy) travel(aboard []*passenger, before int) {
+	defer func() { v.next(before) }()
 	ctx, cancel := context.WithTimeout(context.Background(), convoyPatience)
 	defer cancel()
 	cmds := aboard[0].cmds
@@ -155,15 +166,18 @@ func (v *Convoy) travel(aboard []*passenger) {
 	v.adapt(len(aboard), time.Since(began))
 }
 
-// adapt learns from a trip how many calls the next ones may have.
+// adapt learns from a trip how many calls the next ones may have. A trip that
+// was nearly empty says nothing of that: it was the way that took long.
 func (v *Convoy) adapt(calls int, took time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
-	case took > convoyLong:
-		v.calls = max(1, min(v.calls, calls/2))
+	case took > convoyLong && calls > v.calls/2:
+		v.calls = max(convoyFewest, min(v.calls, calls/2))
 	case took < convoyLong/4:
-		v.calls = min(convoyCalls, v.calls+v.calls/4+1)
+		v.calls = min(convoyCalls, v.calls+v.calls/4)
+	case took < convoyLong:
+		v.calls = min(convoyCalls, v.calls+1)
 	}
 }
 

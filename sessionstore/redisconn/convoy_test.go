@@ -216,16 +216,108 @@ func TestConvoyMakesShortTripsWhereTheyTakeLong(t *testing.T) {
 	if v.calls != convoyCalls/2 {
 		t.Errorf("%d calls after a long trip of %d", v.calls, convoyCalls)
 	}
+	v.adapt(1, 4*convoyLong) // a hiccup of the link
+	if v.calls != convoyCalls/2 {
+		t.Errorf("%d calls after a long trip of one", v.calls)
+	}
 	for range 20 {
 		v.adapt(v.calls, 2*convoyLong)
 	}
-	if v.calls != 1 {
+	if v.calls != convoyFewest {
 		t.Errorf("%d calls, each of them takes long", v.calls)
 	}
-	for range 40 {
-		v.adapt(v.calls, time.Millisecond)
+	for range 2 * convoyCalls {
+		v.adapt(v.calls, convoyLong/2) // far away, but no slower for many
 	}
 	if v.calls != convoyCalls {
 		t.Errorf("%d calls where none takes long", v.calls)
 	}
+}
+
+// hung is a client's hook that has the first commands wait, and lets others pass.
+type hung struct {
+	mu      sync.Mutex
+	left    int
+	release chan struct{}
+}
+
+func (h *hung) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (h *hung) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (h *hung) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		h.mu.Lock()
+		wait := cmds[0].Name() == "incr" && h.left > 0 // not a handshake
+		if wait {
+			h.left--
+		}
+		h.mu.Unlock()
+		if wait {
+			<-h.release
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// Beside trips that hang those get on, too, who have less patience than it takes to notice; and the trips that were begun
+// for that are over once the others are, while a crowd still waits.
+func TestConvoyBesideTripsThatHang(t *testing.T) {
+	s := redistest.Start(t)
+	client := s.Client(t)
+	h := &hung{left: trips, release: make(chan struct{})}
+	client.AddHook(h)
+	v := NewConvoy(client, trips)
+	var all sync.WaitGroup
+	for n := range trips {
+		all.Go(func() { _, _ = echo(t.Context(), v, n) })
+	}
+	for deadline := time.Now().Add(convoyPatience); ; time.Sleep(time.Millisecond) {
+		h.mu.Lock()
+		all := h.left == 0
+		h.mu.Unlock()
+		if all {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the trips did not begin")
+		}
+	}
+	for deadline := time.Now().Add(10 * convoyWait); ; {
+		ctx, cancel := context.WithTimeout(t.Context(), convoyWait/2)
+		got, err := echo(ctx, v, 7)
+		cancel()
+		if err == nil && got == "7" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	stop := make(chan struct{})
+	for c := range 300 {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = echo(t.Context(), v, c)
+				}
+			}
+		})
+	}
+	close(h.release)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		v.mu.Lock()
+		now, crowd := v.trips, len(v.waiting)
+		v.mu.Unlock()
+		if now <= trips && crowd > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d trips", now)
+		}
+	}
+	close(stop)
+	all.Wait()
+	atRest(t, v)
 }

@@ -19,6 +19,7 @@ import (
 const (
 	clockStep  = 20 * time.Millisecond
 	clockShare = 20
+	clockLag   = 500 * time.Millisecond // at most, whatever that takes: leases and holds last seconds
 )
 
 // runClock has keys expire until ctx ends. The server's own clock makes such a
@@ -36,7 +37,7 @@ func runClock(ctx context.Context, m *miniredis.Miniredis) {
 		now := time.Now()
 		m.FastForward(now.Sub(last))
 		last = now
-		pause.Reset(max(clockStep, clockShare*time.Since(now)))
+		pause.Reset(min(max(clockStep, clockShare*time.Since(now)), clockLag))
 	}
 }
 
@@ -50,6 +51,11 @@ func dialEmbedded(m *miniredis.Miniredis) (net.Conn, error) {
 		return nil, err
 	}
 	_ = starts.Close()
+	m.Lock()
+	defer m.Unlock()
+	if m.Server() == nil { // closed meanwhile
+		return nil, net.ErrClosed
+	}
 	client, server := memoryConns()
 	m.Server().ServeConn(server)
 	return client, nil
@@ -114,7 +120,7 @@ func (s *stream) write(p []byte) (int, error) {
 	if s.closed {
 		return 0, io.ErrClosedPipe
 	}
-	if s.waiting.Len()+len(p) > heldBytes {
+	if s.waiting.Len() > 0 && s.waiting.Len()+len(p) > heldBytes { // one command, or one answer, may be longer
 		s.closed = true
 		s.waiting = bytes.Buffer{}
 		s.signal()
