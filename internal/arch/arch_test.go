@@ -47,6 +47,7 @@ var rooms = map[string]rule{
 	"internal/redistest":         {ours: nil, banned: []string{gorillaWS}},
 	"internal/arch":              {},
 	"bench/sockets":              {ours: nil, banned: []string{gorillaWS, miniredis}},
+	"bench/sockets/floor":        {ours: nil, banned: []string{miniredis}},
 	"bench/edge":                 {ours: nil, banned: []string{gorillaWS, miniredis}},
 	"e2e":                        {},
 	"e2e/stockapp":               {ours: nil, banned: []string{miniredis, gorillaWS}},
