@@ -308,6 +308,22 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// Nobody waits for a connection that was opened in advance: net/http does, for five seconds.
+func TestShutdownWithUnusedConnections(t *testing.T) {
+	up := upstream(t, showHeader)
+	g := start(t, toUpstream(Upstream{Targets: []string{up.URL}}))
+	unused := dial(t, g.address())
+	get(t, g.url()+"/") // so that the one before has been accepted
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	if err := g.Shutdown(ctx); err != nil || ctx.Err() != nil {
+		t.Errorf("%v, %v", err, ctx.Err())
+	}
+	if n, err := unused.Read(make([]byte, 1)); err == nil {
+		t.Errorf("%d bytes", n)
+	}
+}
+
 func TestServeEndsWithItsContext(t *testing.T) {
 	up := upstream(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	g, err := New(toUpstream(Upstream{Targets: []string{up.URL}}))

@@ -159,11 +159,21 @@ func (l *listener) acceptTCP() error {
 // stop stops accepting; for HTTP it also waits for requests under way, until
 // ctx ends.
 func (l *listener) stop(ctx context.Context) {
-	if l.server != nil {
-		_ = l.server.Shutdown(ctx) // sessions.wait tells what is left
-	}
 	if l.socket != nil {
 		_ = l.socket.Close()
+	}
+	if l.server != nil {
+		l.closeUnused()
+		_ = l.server.Shutdown(ctx) // sessions.wait tells what is left
+	}
+}
+
+// closeUnused closes connections that have not sent anything, such as browsers
+// and HTTP clients open in advance: net/http would wait for their first request
+// for five seconds.
+func (l *listener) closeUnused() {
+	for _, s := range l.g.sessions.all(func(s *session) bool { return s.listener == l.address && s.in.Load() == 0 }) {
+		_ = s.conn.Close()
 	}
 }
 
