@@ -26,7 +26,7 @@ test: deps ## every package with the race detector, against real Redis and a rea
 	$(GO) test -race -timeout 5m ./...
 
 # These hang on how much passes in a given time: they want the machine for themselves.
-ALONE = TestLedgerSentinelFailover|TestClientStopsReading|TestPairsWaiting|TestPairRelayOfMuch
+ALONE = TestLedgerSentinelFailover|TestClientStopsReading|TestPairsWaiting|TestPairRelayOfMuch|TestRollingRestart|TestStorm
 
 .PHONY: e2e
 e2e: deps ## slower suites: failing links, clusters, a real container engine, applications in other languages

@@ -101,8 +101,9 @@ func TestReturnToAnotherReplica(t *testing.T) {
 func TestReturnAfterRestart(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
-	a := startReplica(t, settings{redis: redis.URL(), more: "drain: {spread: 100ms, timeout: 20s}\n"})
-	b := startReplica(t, settings{redis: redis.URL()})
+	grace := "documents: {presence_grace: 30s}\n" // however long a process takes to end beside other tests
+	a := startReplica(t, settings{redis: redis.URL(), more: grace + "drain: {spread: 100ms, timeout: 20s}\n"})
+	b := startReplica(t, settings{redis: redis.URL(), more: grace})
 	ada, visitor := newPerson(t), newPerson(t)
 	ada.register(a.url, "ada")
 	visitor.login(a.url, "ada") // another session
