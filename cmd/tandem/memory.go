@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -16,40 +15,14 @@ const (
 	memoryQuiet = 32 << 20         // bytes allocated between two looks by a process that is quiet, and no more than an eighth of what lives
 )
 
-// garbageFloor is how much garbage there is at least before it is collected. The
-// runtime collects when there is as much of it as of what lives: a replica that
-// has few connections, and much to do, collected thirty times a second.
-const (
-	garbageFloor   = 32 << 20 // bytes
-	mostGCPercent  = 800      // of what lives
-	usualGCPercent = 100
-)
-
-// gcPercent is how much garbage there may be, in percent of what lives.
-func (m memory) gcPercent() int {
-	return int(min(max(garbageFloor*100/max(m.live, 1), usualGCPercent), mostGCPercent))
-}
-
-// tendMemory sees to when garbage is collected, unless GOGC says so, and gives
-// what a rush has left behind back to the system once it is over. The runtime
-// would, too, but in minutes: until garbage is as much as what lives, nothing
-// is collected, and a replica whose clients rest makes hardly any.
-func tendMemory(ctx context.Context) {
+// returnMemory gives what a rush has left behind back to the system once it is
+// over. The runtime would, too, but in minutes: until garbage is as much as
+// what lives, nothing is collected, and a replica whose clients rest makes
+// hardly any.
+func returnMemory(ctx context.Context) {
 	ticker := time.NewTicker(memoryLook)
 	defer ticker.Stop()
-	pace := func(memory) {}
-	if os.Getenv("GOGC") == "" {
-		percent := usualGCPercent
-		pace = func(m memory) {
-			if p := m.gcPercent(); p != percent {
-				percent = p
-				debug.SetGCPercent(p)
-			}
-		}
-		defer debug.SetGCPercent(usualGCPercent)
-	}
 	last := readMemory()
-	pace(last)
 	var returned time.Time
 	var kept memory // what was held after the last collection, and could not be returned
 	for {
@@ -65,7 +38,6 @@ func tendMemory(ctx context.Context) {
 			now = readMemory()
 			kept = now
 		}
-		pace(now)
 		last = now
 	}
 }

@@ -30,16 +30,6 @@ func TestWorthReturning(t *testing.T) {
 	}
 }
 
-// Little that lives is no reason to collect all the time; much is left to the runtime.
-func TestGCPercent(t *testing.T) {
-	const mb = 1 << 20
-	for live, percent := range map[uint64]int{0: 800, 2 * mb: 800, 8 * mb: 400, 32 * mb: 100, 500 * mb: 100} {
-		if got := (memory{live: live}).gcPercent(); got != percent {
-			t.Errorf("%d MB live: %d %%", live/mb, got)
-		}
-	}
-}
-
 // What a rush leaves behind is what the runtime says is held beyond what lives.
 func TestReadMemory(t *testing.T) {
 	before := readMemory()

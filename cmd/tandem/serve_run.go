@@ -65,7 +65,7 @@ func (r *replica) run(ctx context.Context, reload <-chan os.Signal) error {
 	g.Go(func() error { return ended(r.pairs.Run(work)) })
 	g.Go(func() error { return ended(r.gateway.Serve(work)) })
 	g.Go(func() error { r.followRedis(work); return nil })
-	g.Go(func() error { tendMemory(work); return nil })
+	g.Go(func() error { returnMemory(work); return nil })
 	g.Go(func() error { r.followReloads(work, reload); return nil })
 	g.Go(func() error {
 		select {
