@@ -261,8 +261,25 @@ func TestWithoutConfiguration(t *testing.T) {
 	s := ada.open(r.url, "notes")
 	s.operation("1", "hello")
 	s.want("operation")
+	crowd := make([]*socket, 64) // whose loads go in pipelines that are longer than what the server reads at a time
+	var joins []func() error
+	for i := range crowd {
+		crowd[i], _ = ada.dial(r.url, "/ws/documents/notes", nil)
+		joins = append(joins, func() error {
+			for _, kind := range []string{"authenticate", "join_document"} {
+				f, err := crowd[i].try(kind, map[string]any{"type": kind}, func(frame) {})
+				if err != nil || f.kind() == "error" {
+					return fmt.Errorf("socket %d, %s: %s %w", i, kind, f.raw, err)
+				}
+			}
+			return nil
+		})
+	}
+	together(t, joins...)
 	ada.post(r.url+"/logout", nil)
-	s.wantClose(4401, "logout")
+	for _, s := range append(crowd, s) {
+		s.wantClose(4401, "logout")
+	}
 }
 
 func infoInt(t *testing.T, info, key string) int {

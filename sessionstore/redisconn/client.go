@@ -25,9 +25,6 @@ type dialer struct {
 
 func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if d.embedded != nil {
-		if err := d.life.Err(); err != nil { // it would begin a server anew
-			return nil, net.ErrClosed
-		}
 		return dialEmbedded(d.embedded)
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)

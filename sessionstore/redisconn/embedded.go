@@ -41,19 +41,24 @@ func runClock(ctx context.Context, m *miniredis.Miniredis) {
 	}
 }
 
-// dialEmbedded connects to the embedded Redis. Its own connections hold nothing
-// (net.Pipe): it would wait for the reader of each answer before it reads the
-// next command of a pipeline, and for each subscriber while it publishes, with
-// all its clients waiting too.
-func dialEmbedded(m *miniredis.Miniredis) (net.Conn, error) {
-	starts, err := m.Dial()
+// startEmbedded begins an embedded Redis.
+func startEmbedded() (*miniredis.Miniredis, error) {
+	m := miniredis.NewMiniRedis()
+	begins, err := m.Dial()
 	if err != nil {
 		return nil, err
 	}
-	_ = starts.Close()
+	return m, begins.Close()
+}
+
+// dialEmbedded connects to the embedded Redis. Its own connections hold nothing
+// (net.Pipe): it would wait for the reader of each answer before it reads the
+// next command of a pipeline, and for each subscriber while it publishes, with
+// all its clients waiting too. Nor would they stay away once it is closed.
+func dialEmbedded(m *miniredis.Miniredis) (net.Conn, error) {
 	m.Lock()
 	defer m.Unlock()
-	if m.Server() == nil { // closed meanwhile
+	if m.Server() == nil {
 		return nil, net.ErrClosed
 	}
 	client, server := memoryConns()

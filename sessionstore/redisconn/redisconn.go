@@ -136,7 +136,10 @@ func Open(cfg Config) (*Conn, error) {
 	c := &Conn{stop: stop}
 	d := &dialer{life: life, timeout: cfg.DialTimeout, tls: tlsConfig, metrics: m}
 	if tgt.kind == kindEmbedded {
-		c.embedded = miniredis.NewMiniRedis()
+		if c.embedded, err = startEmbedded(); err != nil {
+			stop()
+			return nil, fmt.Errorf("redisconn: embedded Redis: %w", err)
+		}
 		c.clock.Go(func() { runClock(life, c.embedded) })
 		d.embedded = c.embedded
 		cfg.Logger.Warn("embedded redis: sessions and documents live in this process only and are lost when it ends")
